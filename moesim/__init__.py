@@ -1,0 +1,1 @@
+"""moesim: simulator and cost model for mixture-of-experts inference."""

@@ -1,0 +1,148 @@
+"""What a part can do: one class per family of cards. Every number is a :class:`Sourced` SI value.
+
+Bandwidths are bytes per second one way. Rates of arithmetic count a multiply-add as two operations and are dense
+(no structured sparsity). A field that is None is unknown, not zero.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from moesim.hardware.sourced import Count, Fraction, Sourced
+from moesim.units import (
+    Bytes,
+    BytesPerSecond,
+    Hertz,
+    IoPerSecond,
+    OperationsPerSecond,
+    Seconds,
+    Usd,
+    UsdPerSecond,
+    Watts,
+)
+
+PositiveBytes = Annotated[Bytes, Field(gt=0)]
+Bandwidth = Annotated[BytesPerSecond, Field(gt=0)]
+ComputeRate = Annotated[OperationsPerSecond, Field(gt=0)]
+#: Precisions of arithmetic: the operands' type.
+Arithmetic = Annotated[str, Field(pattern="^(fp64|fp32|tf32|bf16|fp16|fp8|fp4|int8|int4)$")]
+
+
+class Spec(BaseModel):
+    """What every card has: ``name`` (the file's), ``title`` (what people call the part), ``notes`` (caveats)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1)
+    title: str = Field(min_length=1)
+    notes: list[str] = []
+
+
+class Price(BaseModel):
+    """What a part costs: bought new at its maker's price, or rented. Rents are USD per second, the range seen."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    msrp: Sourced[Usd] | None = None
+    cloud_low: Sourced[UsdPerSecond] | None = None
+    cloud_high: Sourced[UsdPerSecond] | None = None
+
+
+class GpuSpec(Spec):
+    """A GPU, or the GPU of a chip whose memory CPU and GPU share (``unified_memory``).
+
+    - ``memory_bandwidth``: of the memory that it computes from; ``memory_efficiency`` is the share of it that large
+      streaming reads reach.
+    - ``compute``: peak by precision of the operands (``bf16``, ``fp16``, ``fp8``, ``fp4``, ``int8``), accumulating
+      in FP32 (INT32); ``compute_efficiency`` is the share that large matrix products reach.
+    - ``kernel_launch``: from the end of one kernel to the start of the next that depends on it, in a stream.
+    - ``link``: the name of the link card for its own connection to the host; ``nvlink`` that of a network card.
+    """
+
+    memory: Sourced[PositiveBytes]
+    memory_bandwidth: Sourced[Bandwidth]
+    memory_efficiency: Sourced[Fraction]
+    compute: dict[Arithmetic, Sourced[ComputeRate]] = Field(min_length=1)
+    compute_efficiency: Sourced[Fraction]
+    kernel_launch: Sourced[Seconds]
+    link: str
+    nvlink: str | None = None
+    unified_memory: bool = False
+    compute_capability: str | None = None
+    sm_count: Sourced[Count] | None = None
+    boost_clock: Sourced[Hertz] | None = None
+    l2: Sourced[PositiveBytes] | None = None
+    tdp: Sourced[Watts] | None = None
+    price: Price = Price()
+
+
+class CpuSpec(Spec):
+    """A CPU (all sockets that the card names) with its DRAM.
+
+    ``compute``: peak by precision over all cores, the arithmetic written in the source; ``compute_efficiency`` and
+    ``memory_efficiency`` are the shares that large matrix products and large streaming reads reach.
+    """
+
+    cores: Sourced[Count]
+    memory_bandwidth: Sourced[Bandwidth]
+    memory_efficiency: Sourced[Fraction]
+    compute: dict[Arithmetic, Sourced[ComputeRate]] = Field(min_length=1)
+    compute_efficiency: Sourced[Fraction]
+    tdp: Sourced[Watts] | None = None
+    price: Price = Price()
+
+
+class LinkSpec(Spec):
+    """The way between host memory and GPU memory.
+
+    ``bandwidth_raw`` is the signalling rate less line coding; ``bandwidth`` what one large copy from pinned memory
+    reaches one way, ``bandwidth_both_ways`` the same while the other direction runs too; ``latency`` is per copy.
+    """
+
+    bandwidth_raw: Sourced[Bandwidth]
+    bandwidth: Sourced[Bandwidth]
+    bandwidth_both_ways: Sourced[Bandwidth] | None = None
+    latency: Sourced[Seconds]
+
+
+class StorageSpec(Spec):
+    """A drive. ``read_bandwidth`` is its sequential peak, ``read_efficiency`` the share that expert-sized reads
+    (megabytes, a few in flight) reach, ``read_latency`` the time of a small read alone, ``iops`` its most 4 KiB reads.
+    """
+
+    read_bandwidth: Sourced[Bandwidth]
+    read_efficiency: Sourced[Fraction]
+    read_latency: Sourced[Seconds]
+    iops: Sourced[IoPerSecond] | None = None
+    price: Price = Price()
+
+
+class NetworkSpec(Spec):
+    """A way between GPUs, per GPU: NVLink inside a node, InfiniBand and the like between nodes.
+
+    ``bandwidth_raw`` is the line rate one way, ``bandwidth`` what point-to-point copies reach; the bus bandwidths
+    are those of nccl-tests (all-to-all: (n-1)/n, all-reduce: 2(n-1)/n of the bytes, per second); ``latency`` is of
+    one small message, ``alltoall_latency`` of a whole small all-to-all.
+    """
+
+    bandwidth_raw: Sourced[Bandwidth]
+    bandwidth: Sourced[Bandwidth]
+    latency: Sourced[Seconds]
+    alltoall_bandwidth: Sourced[Bandwidth] | None = None
+    allreduce_bandwidth: Sourced[Bandwidth] | None = None
+    alltoall_latency: Sourced[Seconds] | None = None
+    allreduce_latency: Sourced[Seconds] | None = None
+
+
+class NodeSpec(Spec):
+    """A ready machine: the names of its parts, and how much host memory it has (of a unified memory: all of it)."""
+
+    gpu: str
+    cpu: str
+    link: str
+    storage: str | None = None
+    host_memory: Sourced[PositiveBytes]
+    gpu_count: Annotated[int, Field(gt=0, strict=True)] = 1
+    price: Price = Price()

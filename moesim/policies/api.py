@@ -1,0 +1,233 @@
+"""The contract of each policy family. A policy is one module; this is what the module holds.
+
+**Caching** (``policies/caching/NAME.py``) decides what leaves a tier, and whether an expert is kept at all::
+
+    class Params(pydantic model)          the parameters that a scenario may give, with defaults
+    NOTE = "next_use" | "weight" | None   what `note` is in the calls below (default None: 0.0)
+    needs_future = True                   must be set where NOTE looks ahead; such a policy is a bound, not a system
+    needs_training = True                 learns from `context.training_uses`; the scenario must name a training split
+    def initial_state(params, context) -> (int64 array, float64 array)        ordinary Python, called once
+    def on_hit(state_i, state_f, key, now, note) -> None                      an activation of a kept expert
+    def on_insert(state_i, state_f, key, now, note) -> None                   space taken; covers that activation too
+    def on_evict(state_i, state_f, key) -> None                               it left (by `victim`, or otherwise)
+    def victim(state_i, state_f, locked) -> int                               who leaves; -1 where all are locked
+    def admit(state_i, state_f, key, now, note) -> bool                       optional: keep it after this use?
+    def preload(params, context) -> list[int]                                 optional: keys resident at the start
+
+``key`` counts (layer, expert) pairs of this cache from 0, ``now`` counts activations, ``locked[key]`` is nonzero for
+experts that must stay (being copied, or waited for by the running visit). The functions on ``state`` use only what
+numba compiles: integers, floats, indexing, ``structures``. They are interpreted in the SimPy engine and compiled in
+the replay, from the same source.
+
+**Prefetch** (``policies/prefetch/NAME.py``) proposes experts to fetch before they are asked for::
+
+    class Params
+    needs_future = True                   proposals made from what the trace does next (an oracle, a modelled guess)
+    def candidates(params, visits, trace, rng) -> Candidates
+
+A *causal annotator*: at each visit it lists keys for later visits, most wanted first, from what is known when that
+visit's router has spoken. The engine drops what is resident or on its way, and issues the rest behind the demands.
+
+**On a miss** (``policies/on_miss/NAME.py``) says what becomes of one missing expert::
+
+    class Params
+    def decide(state_f, tokens, fetch_s, cpu_s) -> int     FETCH or CPU; compiled subset
+    def initial_state(params) -> float64 array
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from moesim.errors import Fault, PolicyError, nearest
+from moesim.registry import load_module, modules_in
+from moesim.traces.visits import Visits
+
+Ints = NDArray[np.int64]
+
+FAMILIES = ("caching", "prefetch", "on_miss")
+FETCH, CPU = 0, 1
+NOTES = ("next_use", "weight", None)
+_FUTURE_NOTES = ("next_use",)
+
+_SIGNATURES: dict[str, dict[str, list[str]]] = {
+    "caching": {
+        "initial_state": ["params", "context"],
+        "on_hit": ["state_i", "state_f", "key", "now", "note"],
+        "on_insert": ["state_i", "state_f", "key", "now", "note"],
+        "on_evict": ["state_i", "state_f", "key"],
+        "victim": ["state_i", "state_f", "locked"],
+    },
+    "prefetch": {"candidates": ["params", "visits", "trace", "rng"]},
+    "on_miss": {"initial_state": ["params"], "decide": ["state_f", "tokens", "fetch_s", "cpu_s"]},
+}
+
+
+class PolicyParams(BaseModel):
+    """Base of every policy's ``Params``: strict and frozen."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True)
+class CacheContext:
+    """What a caching policy knows before the first visit.
+
+    Attributes:
+        sizes: bytes of each key. [keys]
+        capacity_bytes: space of this cache.
+        experts_per_layer: key // experts_per_layer is the (cache-local) layer.
+        training_uses: activations of each key in the training split, or None. [keys]
+    """
+
+    sizes: NDArray[np.int64]
+    capacity_bytes: int
+    experts_per_layer: int
+    training_uses: NDArray[np.int64] | None = None
+
+    @property
+    def num_keys(self) -> int:
+        """Keys of this cache: (layer, expert) pairs."""
+        return len(self.sizes)
+
+    @property
+    def no_floats(self) -> NDArray[np.float64]:
+        """``state_f`` of a policy that needs none."""
+        return np.zeros(0)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What a prefetch policy proposes, most wanted first.
+
+    Attributes:
+        start: the proposals of visit v are ``start[v]:start[v + 1]``. [visits + 1]
+        key: (layer, expert) keys. [proposals]
+        target: the visit that each is meant for, later than v. [proposals]
+    """
+
+    start: Ints
+    key: Ints
+    target: Ints
+
+
+def proposals(visits: Visits, visit: Ints, key: Ints, target: Ints, budget: int | None) -> Candidates:
+    """Proposals made token by token, merged: nearest target first, then most tokens, then first named.
+
+    Args:
+        visit, key, target: one entry for each token's proposal, each visit's in order of preference. [proposals]
+        budget: at most so many distinct keys for each visit.
+    """
+    merged, first, votes = np.unique(visit * visits.num_keys + key, return_index=True, return_counts=True)
+    visit, key, target = merged // visits.num_keys, merged % visits.num_keys, target[first]
+    order = np.lexsort((first, -votes, target, visit))
+    visit, key, target = visit[order], key[order], target[order]
+    if budget is not None:
+        rank = np.arange(len(visit)) - np.searchsorted(visit, visit)
+        visit, key, target = (column[rank < budget] for column in (visit, key, target))
+    return Candidates(np.searchsorted(visit, np.arange(visits.num_visits + 1)), key, target)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A policy module with the parameters that a scenario gave it."""
+
+    family: str
+    name: str
+    module: ModuleType
+    params: PolicyParams
+
+    @property
+    def needs_future(self) -> bool:
+        """Whether it sees what the trace does next."""
+        return getattr(self.module, "needs_future", False)
+
+    @property
+    def models_future(self) -> bool:
+        """Whether a predictor's quality is modelled from the truth instead of recorded."""
+        return getattr(self.params, "models_future", False)
+
+    @property
+    def needs_training(self) -> bool:
+        """Whether it learns from a training split."""
+        return getattr(self.module, "needs_training", False)
+
+    @property
+    def note(self) -> str | None:
+        """What the ``note`` argument holds."""
+        return getattr(self.module, "NOTE", None)
+
+    @property
+    def admit(self) -> Callable[..., bool] | None:
+        """The policy's admission rule, where it has one."""
+        return getattr(self.module, "admit", None)
+
+    def preload(self, context: CacheContext) -> list[int]:
+        """Keys that are resident at the start."""
+        preload = getattr(self.module, "preload", None)
+        return list(preload(self.params, context)) if preload else []
+
+    def describe(self) -> dict[str, Any]:
+        """Name and every parameter, for a Result."""
+        return {"name": self.name, **self.params.model_dump(mode="json")}
+
+
+def names(family: str) -> list[str]:
+    """The names of a family's policies, sorted."""
+    return list(modules_in(f"moesim.policies.{family}"))
+
+
+def load(family: str, name: str, params: Mapping[str, Any] | None = None) -> Policy:
+    """A policy by name, its module checked against the contract, its parameters against its ``Params``.
+
+    Raises:
+        PolicyError: unknown name, a module that breaks the contract, or wrong parameters (all at once).
+    """
+    module = load_module(f"moesim.policies.{family}", name, PolicyError)
+    check(family, name, module)
+    try:
+        return Policy(family, name, module, module.Params(**(params or {})))
+    except ValidationError as error:
+        raise PolicyError([_parameter_fault(module, name, detail) for detail in error.errors()]) from None
+
+
+def check(family: str, name: str, module: ModuleType) -> None:
+    """Check that a module keeps its family's contract.
+
+    Raises:
+        PolicyError: with everything that is missing or wrong.
+    """
+    place = f"policy {name!r} ({family})"
+    faults = []
+    if not (isinstance(params := getattr(module, "Params", None), type) and issubclass(params, PolicyParams)):
+        faults.append(Fault(place, "has no class Params(PolicyParams)"))
+    for function, arguments in _SIGNATURES[family].items():
+        found = getattr(module, function, None)
+        if found is None:
+            faults.append(Fault(place, f"has no function {function}({', '.join(arguments)})"))
+        elif list(inspect.signature(found).parameters) != arguments:
+            faults.append(Fault(place, f"{function} must take ({', '.join(arguments)})"))
+    if (note := getattr(module, "NOTE", None)) not in NOTES:
+        faults.append(Fault(place, f"unknown NOTE {note!r}", "known: next_use, weight"))
+    if note in _FUTURE_NOTES and not getattr(module, "needs_future", False):
+        faults.append(Fault(place, f"reads {note} but does not say needs_future = True"))
+    if not (module.__doc__ or "").strip():
+        faults.append(Fault(place, "has no docstring that states its rule and source"))
+    if faults:
+        raise PolicyError(faults)
+
+
+def _parameter_fault(module: ModuleType, name: str, detail: Any) -> Fault:
+    key = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        known = module.Params.model_fields
+        return Fault(key, f"{name!r} has no parameter {key!r}", nearest(key, known) if known else "it takes none")
+    return Fault(key, f"{detail['msg'][:1].lower()}{detail['msg'][1:]} (got {detail['input']!r})")

@@ -1,0 +1,1 @@
+"""Caching policies, one file each; the contract stands in policies.api."""

@@ -1,0 +1,1 @@
+"""On-miss policies, one file each; the contract stands in policies.api."""

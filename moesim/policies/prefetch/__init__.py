@@ -1,0 +1,1 @@
+"""Prefetch policies, one file each; the contract stands in policies.api."""
