@@ -12,7 +12,7 @@ from moesim.errors import CardError, Fault, nearest
 from moesim.hardware.catalog import load_cpu, load_gpu, load_link, load_node_card, load_storage
 from moesim.hardware.override import SOURCE, overridden
 from moesim.hardware.sourced import Sourced
-from moesim.hardware.specs import CpuSpec, GpuSpec, LinkSpec, Spec, StorageSpec
+from moesim.hardware.specs import CpuSpec, GpuSpec, LinkSpec, NodeSpec, Spec, StorageSpec
 
 PARTS = ("gpu", "cpu", "link", "storage")
 AnySpec = TypeVar("AnySpec", bound=Spec)
@@ -53,21 +53,26 @@ def build_node(
     Raises:
         CardError: unknown names or fields, wrong quantities, missing parts: all at once (an unknown node alone).
     """
-    ready = _part_names(load_node_card(node)) if node is not None else {}
-    given = {"gpu": gpu, "cpu": cpu, "link": link, "storage": storage}
-    names = ready | {part: name for part, name in given.items() if name is not None}
-    bench = _Bench(overrides or {})
-    gpu_spec = bench.take("gpu", load_gpu, names.get("gpu"))
-    if link is None and gpu is not None and gpu_spec is not None:
-        names["link"] = gpu_spec.link
-    ...
+    ready = load_node_card(node) if node is not None else None
+    bench = _Bench(ready, overrides or {})
+    gpu_spec = bench.take("gpu", load_gpu, gpu)
+    cpu_spec = bench.take("cpu", load_cpu, cpu)
+    own_link = gpu_spec.link if gpu is not None and gpu_spec is not None else None
+    link_spec = bench.take("link", load_link, own_link if link is None else link)
+    storage_spec = bench.take("storage", load_storage, storage)
+    memory = bench.memory(host_memory)
+    if bench.faults or gpu_spec is None or cpu_spec is None or link_spec is None or memory is None:
+        raise CardError(bench.faults)
+    name = ", ".join(part for part in (node, gpu, cpu, link, storage, host_memory) if part is not None)
+    return Node(name, gpu_spec, cpu_spec, link_spec, storage_spec, memory)
 
 
 class _Bench:
     """Where a machine is put together: loads parts, applies their overrides, gathers what is wrong."""
 
-    def __init__(self, overrides: Mapping[str, str | float]):
+    def __init__(self, ready: NodeSpec | None, overrides: Mapping[str, str | float]):
         self.faults: list[Fault] = []
+        self._ready = ready
         self._overrides: dict[str, dict[str, str | float]] = {part: {} for part in PARTS}
         for path, value in overrides.items():
             part = path.partition(".")[0]
@@ -77,7 +82,9 @@ class _Bench:
                 self.faults.append(Fault(path, "an override starts with a part", nearest(part, PARTS)))
 
     def take(self, family: str, load: Callable[[str], AnySpec], name: str | None) -> AnySpec | None:
-        """The named part with its overrides applied; None if it isn't there, or is faulty."""
+        """The named part, else the ready node's, with its overrides; None if there is none or it is faulty."""
+        if name is None and self._ready is not None:
+            name = getattr(self._ready, family)
         if name is None:
             self._note_absent(family)
             return None
@@ -91,7 +98,9 @@ class _Bench:
         return part
 
     def memory(self, size: str | None) -> Sourced[int] | None:
-        """The host memory that a scenario gives."""
+        """The host memory that a scenario gives, else the ready node's."""
+        if size is None and self._ready is not None:
+            return self._ready.host_memory
         if size is None:
             self.faults.append(Fault("host_memory", "is required without a ready node", "give it as in '64 GiB'"))
             return None

@@ -36,7 +36,7 @@ def _with(level: BaseModel | Mapping[str, Any], path: Sequence[str], leaf: dict[
     fields = dict(level)
     numbers = [name for name, value in fields.items() if isinstance(value, (Sourced, BaseModel, dict, type(None)))]
     if isinstance(level, BaseModel) and key not in numbers:
-        raise CardError.of("", f"no number {key!r} here", nearest(key, numbers))
+        raise CardError.of("", f"no number {key!r} here" if key else "names no number", nearest(key, numbers))
     old: Any = fields.get(key)
     has_parts = isinstance(old, (BaseModel, dict)) and not isinstance(old, Sourced)
     if rest and not has_parts:

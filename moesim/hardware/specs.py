@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
+from moesim.errors import nearest
 from moesim.hardware.sourced import Count, Fraction, Sourced
 from moesim.units import (
     Bytes,
@@ -26,8 +27,19 @@ from moesim.units import (
 PositiveBytes = Annotated[Bytes, Field(gt=0)]
 Bandwidth = Annotated[BytesPerSecond, Field(gt=0)]
 ComputeRate = Annotated[OperationsPerSecond, Field(gt=0)]
-#: Precisions of arithmetic: the operands' type.
-Arithmetic = Annotated[str, Field(pattern="^(fp64|fp32|tf32|bf16|fp16|fp8|fp4|int8|int4)$")]
+#: The types of operands that arithmetic is rated for.
+ARITHMETIC = ("fp32", "tf32", "bf16", "fp16", "fp8", "fp4", "int8", "int4")
+#: The types that any operand can be widened to, the cheapest first.
+WIDE = ("bf16", "fp16", "fp32")
+
+
+def _known_arithmetic(name: str) -> str:
+    if name not in ARITHMETIC:
+        raise ValueError(f"unknown type of arithmetic | hint: {nearest(name, ARITHMETIC)}")
+    return name
+
+
+Arithmetic = Annotated[str, AfterValidator(_known_arithmetic)]
 
 
 class Spec(BaseModel):
@@ -50,22 +62,42 @@ class Price(BaseModel):
     cloud_high: Sourced[UsdPerSecond] | None = None
 
 
-class GpuSpec(Spec):
+class Processor(Spec):
+    """What GPUs and CPUs have in common.
+
+    ``compute``: peak by type of operands (``bf16``, ``fp8``, ...); ``compute_efficiency`` and ``memory_efficiency``
+    are the shares of the peaks that large matrix products and large streaming reads reach.
+    """
+
+    memory_bandwidth: Sourced[Bandwidth]
+    memory_efficiency: Sourced[Fraction]
+    compute: dict[Arithmetic, Sourced[ComputeRate]]
+    compute_efficiency: Sourced[Fraction]
+    tdp: Sourced[Watts] | None = None
+    price: Price = Price()
+
+    @field_validator("compute")
+    @classmethod
+    def _has_a_wide_type(cls, compute: dict[str, Sourced[float]]) -> dict[str, Sourced[float]]:
+        if not any(arithmetic in compute for arithmetic in WIDE):
+            raise ValueError(f"must rate one of {', '.join(WIDE)}")
+        return compute
+
+    def rate(self, arithmetic: str) -> Sourced[float]:
+        """Peak operations per second in a type; where the part hasn't got it, in the one that operands widen to."""
+        return next(self.compute[name] for name in (arithmetic, *WIDE) if name in self.compute)
+
+
+class GpuSpec(Processor):
     """A GPU, or the GPU of a chip whose memory CPU and GPU share (``unified_memory``).
 
-    - ``memory_bandwidth``: of the memory that it computes from; ``memory_efficiency`` is the share of it that large
-      streaming reads reach.
-    - ``compute``: peak by precision of the operands (``bf16``, ``fp16``, ``fp8``, ``fp4``, ``int8``), accumulating
-      in FP32 (INT32); ``compute_efficiency`` is the share that large matrix products reach.
+    - ``memory_bandwidth``: of the memory that it computes from.
+    - ``compute``: dense, accumulating in FP32 (INT32).
     - ``kernel_launch``: from the end of one kernel to the start of the next that depends on it, in a stream.
     - ``link``: the name of the link card for its own connection to the host; ``nvlink`` that of a network card.
     """
 
     memory: Sourced[PositiveBytes]
-    memory_bandwidth: Sourced[Bandwidth]
-    memory_efficiency: Sourced[Fraction]
-    compute: dict[Arithmetic, Sourced[ComputeRate]] = Field(min_length=1)
-    compute_efficiency: Sourced[Fraction]
     kernel_launch: Sourced[Seconds]
     link: str
     nvlink: str | None = None
@@ -74,24 +106,12 @@ class GpuSpec(Spec):
     sm_count: Sourced[Count] | None = None
     boost_clock: Sourced[Hertz] | None = None
     l2: Sourced[PositiveBytes] | None = None
-    tdp: Sourced[Watts] | None = None
-    price: Price = Price()
 
 
-class CpuSpec(Spec):
-    """A CPU (all sockets that the card names) with its DRAM.
-
-    ``compute``: peak by precision over all cores, the arithmetic written in the source; ``compute_efficiency`` and
-    ``memory_efficiency`` are the shares that large matrix products and large streaming reads reach.
-    """
+class CpuSpec(Processor):
+    """A CPU (all sockets that the card names) with its DRAM; ``compute`` is over all cores."""
 
     cores: Sourced[Count]
-    memory_bandwidth: Sourced[Bandwidth]
-    memory_efficiency: Sourced[Fraction]
-    compute: dict[Arithmetic, Sourced[ComputeRate]] = Field(min_length=1)
-    compute_efficiency: Sourced[Fraction]
-    tdp: Sourced[Watts] | None = None
-    price: Price = Price()
 
 
 class LinkSpec(Spec):
@@ -144,5 +164,5 @@ class NodeSpec(Spec):
     link: str
     storage: str | None = None
     host_memory: Sourced[PositiveBytes]
-    gpu_count: Annotated[int, Field(gt=0, strict=True)] = 1
+    gpu_count: Count = 1
     price: Price = Price()

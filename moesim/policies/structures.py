@@ -99,16 +99,29 @@ def heap_remove(state: Ints, key: int) -> None:
 def smallest_unlocked(state: Ints, locked: Ints) -> int:
     """The key with the smallest (rank, tie) that is not locked, or -1.
 
-    The top of the heap is almost always free; when it is locked, all keys are searched.
+    Walks the heap from its top and goes below a key only where that key is locked.
     """
-    if state[1] > 0 and not locked[state[2]]:
-        return state[2]
     best = -1
-    for place in range(1, state[1]):
+    place = 0
+    while place < state[1]:
         key = state[2 + place]
-        if not locked[key] and (best < 0 or _before(state, key, best)):
-            best = key
+        if not locked[key]:
+            if best < 0 or _before(state, key, best):
+                best = key
+        elif 2 * place + 1 < state[1]:
+            place = 2 * place + 1
+            continue
+        place = _next_in_heap(place, state[1])
     return best
+
+
+def _next_in_heap(place: int, count: int) -> int:
+    """The place after ``place`` and all below it, in depth-first order; ``count`` at the end."""
+    while place > 0:
+        if place % 2 == 1 and place + 1 < count:
+            return place + 1
+        place = (place - 1) // 2
+    return count
 
 
 def _before(state: Ints, a: int, b: int) -> bool:

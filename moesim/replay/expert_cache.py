@@ -66,7 +66,7 @@ class ExpertCache:
         for key, note in activations:
             if kept[key]:
                 on_hit(state_i, state_f, key, self.now, note)
-            elif resident[key] and self._admits(key, note):
+            elif resident[key] and self.admits(key, note):
                 self._keep(key, note)
             self.now += 1
         for key in self._passing:
@@ -84,11 +84,19 @@ class ExpertCache:
 
     def start_prefetch(self, key: int, note: float) -> bool:
         """A transfer ahead of use starts; False (and nothing happens) where the policy would not keep the key."""
-        if not self._admits(key, note):
+        if not self.admits(key, note):
             return False
         self._hold(key)
         self._keep(key, note)
         return True
+
+    def pass_through(self, key: int) -> None:
+        """Hold space for a key that the policy does not keep; the caller drops it."""
+        self._hold(key)
+
+    def admits(self, key: int, note: float) -> bool:
+        """Whether the policy would keep the key after this use."""
+        return self._admit is None or self._admit(self._state_i, self._state_f, key, self.now, note)
 
     def fits(self, key: int) -> bool:
         """Whether the free space holds the key."""
@@ -132,9 +140,6 @@ class ExpertCache:
     def _hold(self, key: int) -> None:
         self.resident[key] = True
         self.used_bytes += self.sizes[key]
-
-    def _admits(self, key: int, note: float) -> bool:
-        return self._admit is None or self._admit(self._state_i, self._state_f, key, self.now, note)
 
     def _keep(self, key: int, note: float) -> None:
         self._on_insert(self._state_i, self._state_f, key, self.now, note)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import combinations
 
 import numpy as np
@@ -26,15 +26,20 @@ def check(trace: RoutingTrace, place: str = "") -> RoutingTrace:
     broken = [fault for rule in _rules(trace) if (fault := _first(trace, *rule))]
     broken += _scattered_requests(trace)
     if broken:
-        raise TraceError(broken).within(place)
+        raise TraceError(within(place, broken))
     return trace
+
+
+def within(place: str, faults: Iterable[Fault]) -> list[Fault]:
+    """The faults with ``place`` in front of the place of each."""
+    return [Fault(f"{place}: {fault.place}" if place else fault.place, fault.message, fault.hint) for fault in faults]
 
 
 def _rules(trace: RoutingTrace) -> Iterator[tuple[str, Rule, str, str]]:
     """Column, rule, message with the value that was found for ``{}``, hint."""
     experts, sentinel, size = trace.experts, trace.sentinel, trace.num_experts
     for name in ("experts", *(f"lookahead_{distance}" for distance in trace.lookahead)):
-        told = f"{{}} is no expert: ids run from 0 to {size - 1}, {sentinel} means none"
+        told = f"{{}} is no expert: ids run from 0 to {size - 1}, {sentinel} is none"
         yield name, lambda ids, rows: (ids[rows] >= size) & (ids[rows] != sentinel), told, "is num_experts right?"
         yield name, lambda ids, rows: _repeated(ids[rows], sentinel), "expert {} stands twice in one token's top-k", ""
     for distance in trace.lookahead:

@@ -20,7 +20,7 @@ from moesim.documents import Document, validate
 from moesim.errors import Fault, FileError, TraceError, nearest
 from moesim.traces.array_files import existing, read_folder, read_npz, text_of
 from moesim.traces.card import TraceCard
-from moesim.traces.checks import check
+from moesim.traces.checks import check, within
 from moesim.traces.trace import FORMAT, OPTIONAL_COLUMNS, Array, RoutingTrace
 
 _REQUIRED = ("experts", "request", "position", "phase")
@@ -117,7 +117,7 @@ def _trace_of(card: TraceCard, arrays: Mapping[str, Array], place: str) -> Routi
     try:
         return RoutingTrace(card=card, lookahead=lookahead, **fields)
     except TraceError as error:
-        raise error.within(place) from None
+        raise TraceError(within(place, error.faults)) from None
 
 
 def _write_archive(path: Path, arrays: Mapping[str, Array]) -> Path:

@@ -112,11 +112,14 @@ class RoutingTrace:
         """The value that means "no expert here"."""
         return sentinel_of(self.experts.dtype)
 
+    def columns(self) -> dict[str, Array]:
+        """Every array that is there but the lookahead channels, by its attribute's name, in a fixed order."""
+        found = {name: getattr(self, name) for name in ("experts", "request", "position", "phase", *OPTIONAL_COLUMNS)}
+        return {name: array for name, array in found.items() if array is not None}
+
     def arrays(self) -> dict[str, Array]:
         """Every array that is there, by the name that it has in a file, in the order in which they are hashed."""
-        found = {name: getattr(self, name) for name in ("experts", "request", "position", "phase", *OPTIONAL_COLUMNS)}
-        found |= {f"lookahead_{distance}": array for distance, array in self.lookahead.items()}
-        return {name: array for name, array in found.items() if array is not None}
+        return self.columns() | {f"lookahead_{distance}": array for distance, array in self.lookahead.items()}
 
     @cached_property
     def sha256(self) -> str:

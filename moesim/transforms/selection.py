@@ -22,6 +22,6 @@ def select_requests(trace: RoutingTrace, ids: Sequence[int]) -> RoutingTrace:
         raise TraceError.of(trace.card.name, "needs at least one request to select, each once")
     rows = np.concatenate([np.arange(trace.num_tokens)[trace.rows_of(int(request))] for request in ids])
     shown = ", ".join(str(request) for request in ids[:8]) + (", ..." if len(ids) > 8 else "")
-    columns: dict[str, Any] = {name: array[rows] for name, array in trace.arrays().items() if hasattr(trace, name)}
+    columns: dict[str, Any] = {name: array[rows] for name, array in trace.columns().items()}
     columns["lookahead"] = {distance: channel[rows] for distance, channel in trace.lookahead.items()}
     return replace(trace, card=trace.card.derived(f"select_requests({len(ids)}: {shown})"), **columns)

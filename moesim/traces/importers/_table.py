@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-from pydantic_core import ArgsKwargs
+from pydantic import ValidationError, validate_call
 
 from moesim.errors import Fault, TraceError, nearest
 from moesim.registry import load_module, modules_in
@@ -38,9 +37,8 @@ def import_trace(format_name: str, path: Path, options: Mapping[str, str]) -> Ro
     """
     if format_name not in IMPORTERS:
         raise TraceError.of("", f"unknown trace format {format_name!r}", nearest(format_name, IMPORTERS))
-    call: TypeAdapter[RoutingTrace] = TypeAdapter(IMPORTERS[format_name])
     try:
-        return call.validate_python(ArgsKwargs((path,), dict(options)))
+        return validate_call(IMPORTERS[format_name])(path, **options)
     except ValidationError as error:
         raise TraceError([_option_fault(format_name, detail) for detail in error.errors()]) from None
 

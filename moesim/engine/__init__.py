@@ -1,0 +1,11 @@
+"""The discrete-event engine (SimPy): the reference for time.
+
+Read ``offload`` first: the GPU's process walks through the visits and asks for experts. Then ``transfers`` (one
+expert on its way up the tiers), ``links`` (who goes next on a link), ``clock`` (what comes first at equal times) and
+``outcome`` (what a run leaves behind).
+"""
+
+from moesim.engine.offload import simulate
+from moesim.engine.outcome import Outcome
+
+__all__ = ["Outcome", "simulate"]

@@ -1,0 +1,25 @@
+"""What happens first among events at the same time.
+
+Events are ordered by (time, order, sequence number). At equal times a transfer arrives before anybody asks for what
+it brought, and asks are made before a link chooses what goes next, so that a demand made now precedes a prefetch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import simpy
+
+ARRIVE = 1  # SimPy's NORMAL, the order of plain events
+ASK = 2
+DISPATCH = 3
+
+
+class Pause(simpy.Event):
+    """A timeout whose order among events at the same time can be chosen."""
+
+    def __init__(self, env: simpy.Environment, delay_s: float, order: int):
+        super().__init__(env)
+        self._ok = True
+        self._value: Any = None
+        env.schedule(self, order, delay_s)

@@ -1,0 +1,305 @@
+"""One node that offloads experts: GPU, host and flash, and a GPU process that walks through the visits.
+
+The semantics are DESIGN section 5. A visit computes attention and router, labels its lookups against what is on the
+GPU at that moment, sends for what is missing (demands first, then what the prefetch policy proposes), computes shared
+experts, then those that are there, then the others as they arrive.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+import numpy as np
+import simpy
+
+from moesim.engine.clock import ASK, Pause
+from moesim.engine.gpu_memory import GpuMemory
+from moesim.engine.host_memory import HostMemory
+from moesim.engine.links import Admission, Link
+from moesim.engine.outcome import HIT, LATE, MISS, ComputeSpan, Outcome
+from moesim.engine.transfers import Cause, Transfer
+from moesim.policies.api import CPU
+from moesim.setup import Setup
+
+
+def simulate(setup: Setup) -> Outcome:
+    """Run a setup through SimPy until its last step has ended."""
+    node = OffloadNode(setup)
+    node.env.run(until=node.env.process(node.run()))
+    return node.outcome()
+
+
+class OffloadNode:
+    """The state of one run."""
+
+    def __init__(self, setup: Setup):
+        self.env = env = simpy.Environment()
+        self._setup = setup
+        self._gpu = GpuMemory(env, setup)
+        self._host = None if setup.host is None else HostMemory(env, setup.host, setup.sizes)
+        self._transfers: dict[int, Transfer] = {}
+        self._arrivals: deque[Transfer] = deque()
+        self._wake: simpy.Event | None = None
+        self._asked_visit = -1
+        self._connect()
+        self._read_times()
+        visits, steps = setup.visits.num_visits, setup.visits.steps.num_steps
+        self._step_start, self._step_end = [0.0] * steps, [0.0] * steps
+        self._visit_start, self._visit_end = [0.0] * visits, [0.0] * visits
+        self._stall = np.zeros((visits, len(Cause)))
+        self._label = [HIT] * len(self._lookup_key)
+        self._on_cpu = [False] * len(self._lookup_key)
+        self._resident_bytes = [0] * visits
+        self._compute_spans: list[ComputeSpan] = []
+
+    def _connect(self) -> None:
+        """Links and the CPU, and where a transfer goes from each."""
+        setup, copy_s, read_s = self._setup, self._setup.times.copy_s.tolist(), self._setup.times.read_s.tolist()
+        cpu_s = setup.times.cpu_s.tolist()
+        top = self._gpu.admit, self._reached_gpu
+        flash_admit, flash_arrive = top if setup.unified or self._host is None else (self._host.admit, self._read)
+        self._pcie = Link(
+            self.env,
+            "pcie",
+            setup.link,
+            duration_s=lambda transfer: copy_s[transfer.key],
+            admit=top[0],
+            arrive=top[1],
+            causes=(Cause.PCIE_QUEUE, Cause.PCIE),
+        )
+        self._flash = Link(
+            self.env,
+            "flash",
+            setup.link,
+            duration_s=lambda transfer: read_s[transfer.key],
+            admit=flash_admit,
+            arrive=flash_arrive,
+            causes=(Cause.FLASH_QUEUE, Cause.FLASH),
+        )
+        self._cpu = Link(
+            self.env,
+            "cpu",
+            "fifo",
+            duration_s=lambda transfer: cpu_s[transfer.lookup],
+            admit=_always,
+            arrive=self._computed_on_cpu,
+            causes=(Cause.CPU_QUEUE, Cause.CPU),
+        )
+
+    def _read_times(self) -> None:
+        """Arrays as lists, which Python indexes faster."""
+        visits, times = self._setup.visits, self._setup.times
+        self._before_s, self._shared_s = times.before.total_s.tolist(), times.shared.total_s.tolist()
+        self._expert_s, self._after_s = times.expert.total_s.tolist(), times.after.total_s.tolist()
+        self._fetch_s, self._read_s = times.copy_s.tolist(), times.read_s.tolist()
+        self._cpu_s = times.cpu_s.tolist()
+        self._lookup_start: list[int] = visits.lookup_start.tolist()
+        self._lookup_key: list[int] = visits.lookup_key.tolist()
+        self._lookup_tokens: list[int] = visits.lookup_tokens.tolist()
+        self._decide = self._setup.on_miss.module.decide
+        self._miss_state = self._setup.on_miss.module.initial_state(self._setup.on_miss.params).tolist()
+        candidates = self._setup.candidates
+        self._proposal_start, self._proposal_key = candidates.start.tolist(), candidates.key.tolist()
+        self._proposal_target = candidates.target.tolist()
+
+    # ---- The GPU ---------------------------------------------------------------------------------------------------
+
+    def run(self) -> Iterator[simpy.Event]:
+        """The GPU's compute stream: every visit of every step, in order."""
+        layers, env = self._setup.visits.num_layers, self.env
+        for step, after_s in enumerate(self._after_s):
+            self._step_start[step] = env.now
+            for layer in range(layers):
+                visit = step * layers + layer
+                self._visit_start[visit] = env.now
+                self._gpu.visit = visit
+                yield self._compute(visit, "attention + router", -1, self._before_s[visit])
+                ready, missing = self._ask(visit, layer)
+                if self._shared_s[visit]:
+                    yield self._compute(visit, "shared experts", -1, self._shared_s[visit])
+                for lookup in ready:
+                    yield self._compute_expert(visit, lookup)
+                    self._gpu.computed(self._lookup_key[lookup])
+                for _ in range(missing):
+                    if not self._arrivals:
+                        yield from self._wait(visit)
+                    transfer = self._arrivals.popleft()
+                    if not transfer.on_cpu:
+                        yield self._compute_expert(visit, transfer.lookup)
+                        self._gpu.computed(transfer.key)
+                self._gpu.end_visit(layer)
+                self._resident_bytes[visit] = self._gpu.used_bytes
+                self._visit_end[visit] = env.now
+            yield self._compute(step * layers + layers - 1, "output head", -1, after_s)
+            self._step_end[step] = env.now
+
+    def _compute(self, visit: int, what: str, key: int, seconds: float) -> Pause:
+        now = self.env.now
+        self._compute_spans.append(ComputeSpan(visit, what, key, now, now + seconds))
+        return Pause(self.env, seconds, ASK)
+
+    def _compute_expert(self, visit: int, lookup: int) -> Pause:
+        return self._compute(visit, "expert", self._lookup_key[lookup], self._expert_s[lookup])
+
+    def _wait(self, visit: int) -> Iterator[simpy.Event]:
+        """Wait for the next arrival, and charge the wait to what that expert was waiting for."""
+        start = self.env.now
+        self._wake = self.env.event()
+        yield self._wake
+        for cause, seconds in self._arrivals[0].split(start, self.env.now):
+            self._stall[visit, cause] += seconds
+
+    # ---- Asking ----------------------------------------------------------------------------------------------------
+
+    def _ask(self, visit: int, layer: int) -> tuple[list[int], int]:
+        """Label the visit's lookups, send for what is missing and for what is proposed.
+
+        Returns:
+            The lookups that are ready, in order, and how many others will arrive.
+        """
+        start, stop = self._lookup_start[visit], self._lookup_start[visit + 1]
+        members = self._lookup_key[start:stop]
+        ready, misses = [], []
+        for lookup, key in enumerate(members, start):
+            transfer = self._transfers.get(key)
+            if not self._gpu.holds(key):
+                self._label[lookup] = MISS
+                misses.append(lookup)
+            elif transfer is not None:
+                self._label[lookup] = LATE
+                transfer.lookup = lookup
+                self._gpu.asked(key, on_the_way=True)
+            else:
+                ready.append(lookup)
+                self._gpu.asked(key, on_the_way=False)
+        self._asked_visit = visit
+        self._gpu.begin_visit(layer, members)
+        for lookup in misses:
+            self._demand(visit, lookup)
+        self._withdraw_stale(visit)
+        self._prefetch(visit)
+        return ready, len(members) - len(ready)
+
+    def _demand(self, visit: int, lookup: int) -> None:
+        """Send for a missing expert; a prefetch of it that has not reached the link to the GPU becomes the demand."""
+        key = self._lookup_key[lookup]
+        on_cpu = self._decide_on_cpu(key, lookup)
+        self._on_cpu[lookup] = on_cpu
+        waiting = self._transfers.get(key)
+        if waiting is not None:
+            self._gpu.counts.withdrawn += 1
+            if not (on_cpu and waiting.queued_on is self._pcie):
+                waiting.is_demand, waiting.visit, waiting.lookup, waiting.on_cpu = True, visit, lookup, on_cpu
+                if waiting.queued_on is not None:
+                    waiting.queued_on.promote(waiting)
+                return
+            self._withdraw(waiting)
+        self._send(Transfer(key, visit, lookup, on_cpu))
+
+    def _decide_on_cpu(self, key: int, lookup: int) -> bool:
+        read_s = self._read_s[key] if self._host is not None and not self._host.holds(key) else 0.0
+        tokens, cpu_s = self._lookup_tokens[lookup], self._cpu_s[lookup]
+        return self._decide(self._miss_state, tokens, read_s + self._fetch_s[key], read_s + cpu_s) == CPU
+
+    def _prefetch(self, visit: int) -> None:
+        """Send for what the policy proposes at this visit."""
+        counts = self._gpu.counts
+        for proposal in range(self._proposal_start[visit], self._proposal_start[visit + 1]):
+            key, target = self._proposal_key[proposal], self._proposal_target[proposal]
+            counts.proposed += 1
+            waiting = self._transfers.get(key)
+            if waiting is not None:
+                waiting.visit = max(waiting.visit, target)
+            if waiting is not None or self._gpu.holds(key):
+                counts.redundant += 1
+            else:
+                self._send(Transfer(key, target, lookup=-1))
+
+    def _withdraw_stale(self, visit: int) -> None:
+        """Prefetches for this visit that still wait, and that its router did not choose, are off.
+
+        One that is being read from flash is dropped when it has reached host memory.
+        """
+        waiting = [transfer for transfer in self._transfers.values() if transfer.arrives_s is None]
+        for transfer in waiting:
+            if not transfer.is_demand and transfer.visit <= visit:
+                self._gpu.counts.withdrawn += 1
+                self._withdraw(transfer)
+
+    def _withdraw(self, transfer: Transfer) -> None:
+        transfer.cancelled = True
+        del self._transfers[transfer.key]
+        if transfer.queued_on is self._pcie and self._host is not None:
+            self._host.release(transfer.key)
+
+    # ---- The way up ------------------------------------------------------------------------------------------------
+
+    def _send(self, transfer: Transfer) -> None:
+        """Start an expert on its way from where it is."""
+        self._transfers[transfer.key] = transfer
+        if self._setup.unified:
+            self._flash.put(transfer)
+        elif self._host is None:
+            self._up(transfer)
+        elif self._host.holds(transfer.key):
+            self._host.use(transfer.key)
+            self._up(transfer)
+        else:
+            self._flash.put(transfer)
+
+    def _up(self, transfer: Transfer) -> None:
+        (self._cpu if transfer.on_cpu else self._pcie).put(transfer)
+
+    def _read(self, transfer: Transfer) -> None:
+        """An expert has come from flash to host memory; a prefetch that is no longer wanted ends here."""
+        if transfer.is_demand or transfer.visit > self._asked_visit:
+            self._up(transfer)
+        else:
+            self._gpu.counts.withdrawn += 1
+            self._done(transfer)
+
+    def _reached_gpu(self, transfer: Transfer) -> None:
+        self._gpu.arrived(transfer.key, was_prefetch=not transfer.is_demand)
+        self._done(transfer)
+
+    def _computed_on_cpu(self, transfer: Transfer) -> None:
+        self._done(transfer)
+
+    def _done(self, transfer: Transfer) -> None:
+        """A transfer is through; whoever waits for it goes on."""
+        del self._transfers[transfer.key]
+        if self._host is not None:
+            self._host.release(transfer.key)
+        if transfer.lookup >= 0:
+            self._arrivals.append(transfer)
+            if self._wake is not None:
+                wake, self._wake = self._wake, None
+                wake.succeed()
+
+    def outcome(self) -> Outcome:
+        """The record of the run."""
+        resident_share = self._gpu.close(self._setup.visits.num_visits)
+        self._gpu.counts.withdrawn += sum(not t.is_demand and not t.reaching_gpu for t in self._transfers.values())
+        return Outcome(
+            step_start_s=np.array(self._step_start),
+            step_end_s=np.array(self._step_end),
+            visit_start_s=np.array(self._visit_start),
+            visit_end_s=np.array(self._visit_end),
+            label=np.array(self._label, dtype=np.uint8),
+            on_cpu=np.array(self._on_cpu, dtype=bool),
+            stall_s=self._stall,
+            evictions=self._gpu.evictions,
+            overshoot_bytes=self._gpu.overshoot_bytes,
+            resident_share=np.array(resident_share),
+            resident_bytes=np.array(self._resident_bytes, dtype=np.int64),
+            prefetch=self._gpu.counts,
+            compute=self._compute_spans,
+            transfers={link.name: link.spans for link in (self._flash, self._pcie, self._cpu)},
+        )
+
+
+def _always(_: Transfer) -> Admission:
+    """Admission where there is always room."""
+    return True
+    yield  # a generator, as the others are

@@ -1,0 +1,85 @@
+"""What a run leaves behind: labels, seconds, counters and spans. Everything else is derived from it afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.engine.links import Span
+
+HIT, LATE, MISS = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class ComputeSpan:
+    """What the GPU computed, and when. ``key`` is -1 where it was not a routed expert."""
+
+    visit: int
+    what: str
+    key: int
+    start_s: float
+    end_s: float
+
+
+@dataclass
+class PrefetchCounts:
+    """Proposals by what became of them.
+
+    ``proposed = redundant + withdrawn + no_room + started`` and ``started = used + late + wasted``, once a run is over.
+
+    Attributes:
+        proposed: by the policy.
+        redundant: already there or on its way when proposed.
+        withdrawn: never started: its visit's router spoke first (and either dropped it or made it a demand).
+        no_room: never started: nothing could leave for it, or the caching policy would not keep it.
+        started: transfers to the GPU that began as prefetches.
+        used: arrived before it was asked for, and was asked for while it stayed.
+        late: asked for while it was under way.
+        wasted: left, or was left over at the end, without ever being asked for.
+    """
+
+    proposed: int = 0
+    redundant: int = 0
+    withdrawn: int = 0
+    no_room: int = 0
+    started: int = 0
+    used: int = 0
+    late: int = 0
+    wasted: int = 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The record of a run.
+
+    Attributes:
+        step_start_s, step_end_s: [steps]
+        visit_start_s, visit_end_s: [visits]
+        label: HIT, LATE or MISS. [lookups]
+        on_cpu: whether the lookup was computed on the CPU. [lookups]
+        stall_s: seconds that the GPU waited, by cause. [visits, causes]
+        evictions: experts that left the GPU.
+        overshoot_bytes: the most that the GPU's cache held beyond its capacity (rule ``evict_after``).
+        resident_share: share of all visits at whose end each key held space on the GPU. [keys]
+        resident_bytes: held on the GPU at the end of each visit. [visits]
+        prefetch: what became of proposals.
+        compute: what the GPU did, in order.
+        transfers: what each link and the CPU did, by name, in order.
+    """
+
+    step_start_s: NDArray[np.float64]
+    step_end_s: NDArray[np.float64]
+    visit_start_s: NDArray[np.float64]
+    visit_end_s: NDArray[np.float64]
+    label: NDArray[np.uint8]
+    on_cpu: NDArray[np.bool_]
+    stall_s: NDArray[np.float64]
+    evictions: int
+    overshoot_bytes: int
+    resident_share: NDArray[np.float64]
+    resident_bytes: NDArray[np.int64]
+    prefetch: PrefetchCounts
+    compute: list[ComputeSpan]
+    transfers: dict[str, list[Span]]

@@ -1,0 +1,76 @@
+"""One expert on its way up the tiers, and what a wait for it is really a wait for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from moesim.engine.links import Link
+
+
+class Cause(IntEnum):
+    """What the GPU waits for: a transfer, those ahead of it, room for it, or the CPU."""
+
+    PCIE = 0
+    PCIE_QUEUE = 1
+    FLASH = 2
+    FLASH_QUEUE = 3
+    ROOM = 4
+    CPU = 5
+    CPU_QUEUE = 6
+
+
+class Transfer:
+    """An expert that was asked for by the visit that runs (a demand) or ahead of it (a prefetch).
+
+    Attributes:
+        key: the expert.
+        visit: the visit that wants it.
+        lookup: the lookup that waits for it; -1 while it is a prefetch.
+        on_cpu: it is computed on the CPU, so it comes up to host memory only.
+        cancelled: no longer wanted; whoever takes it from a queue lets it go.
+        queued_on, place: the link in whose queue it stands, and its number there.
+        arrives_s: when the transfer under way ends; None while it waits.
+        reaching_gpu: the transfer under way ends in GPU memory.
+    """
+
+    __slots__ = (
+        "arrives_s",
+        "cancelled",
+        "is_demand",
+        "key",
+        "lookup",
+        "on_cpu",
+        "phases",
+        "place",
+        "queued_on",
+        "reaching_gpu",
+        "visit",
+    )
+
+    def __init__(self, key: int, visit: int, lookup: int, on_cpu: bool = False):
+        self.key = key
+        self.visit = visit
+        self.lookup = lookup
+        self.is_demand = lookup >= 0
+        self.on_cpu = on_cpu
+        self.cancelled = False
+        self.queued_on: Link | None = None
+        self.place = -1
+        self.arrives_s: float | None = None
+        self.reaching_gpu = False
+        self.phases: list[tuple[float, Cause]] = []
+
+    def waits_for(self, cause: Cause, now: float) -> None:
+        """From ``now`` on a wait for this expert is a wait for ``cause``."""
+        self.phases.append((now, cause))
+
+    def split(self, start_s: float, end_s: float) -> Iterator[tuple[Cause, float]]:
+        """A wait from ``start_s`` to ``end_s``, as (cause, seconds)."""
+        ends = [time for time, _ in self.phases[1:]] + [end_s]
+        for (begin, cause), end in zip(self.phases, ends, strict=True):
+            seconds = min(end, end_s) - max(begin, start_s)
+            if seconds > 0:
+                yield cause, seconds

@@ -1,0 +1,163 @@
+"""What a scenario may say. Every default stands here, with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from moesim.units import parse
+
+
+@dataclass(frozen=True)
+class Short:
+    """Lets a mapping be written as one string: ``caching: lru`` for ``caching: {name: lru}``."""
+
+    key: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Wrap the mapping's schema so that a string becomes ``{key: string}`` first."""
+
+        def expand(value: Any) -> Any:
+            return {self.key: value} if isinstance(value, str) else value
+
+        return core_schema.no_info_before_validator_function(expand, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Either form, for editors."""
+        return {"anyOf": [{"type": "string"}, handler(schema)]}
+
+
+def _size_or(*words: str) -> BeforeValidator:
+    """A quantity of bytes, or one of ``words``; kept as text, so that a Result shows what the user wrote."""
+
+    def read(value: Any) -> str:
+        if value not in words:
+            try:
+                parse(value, "bytes")
+            except ValueError as error:
+                raise ValueError(f"{error}" + (f", or one of: {', '.join(words)}" if words else "")) from None
+        return str(value)
+
+    return BeforeValidator(read)
+
+
+class Spec(BaseModel):
+    """Base of all parts of a scenario: strict and frozen."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PolicyChoice(BaseModel):
+    """A policy by name, and its parameters beside it; ``moesim policies show NAME`` lists them."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str = Field(description="as `moesim policies list` prints it")
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Everything but the name."""
+        return dict(self.model_extra or {})
+
+
+Choice = Annotated[PolicyChoice, Short("name")]
+
+
+class TraceSpec(Spec):
+    """The routing that is replayed."""
+
+    file: str = Field(description="a moesim trace, relative to the scenario's file")
+    stand_in: bool = Field(
+        False,
+        description="the trace is another model's with the same experts and top-k; its layers are repeated as needed. "
+        "Every output then says so",
+    )
+
+
+class HardwareSpec(Spec):
+    """A ready node, parts that replace its own, and numbers that replace those of the cards."""
+
+    node: str | None = Field(None, description="a node card; `moesim hardware list`")
+    gpu: str | None = Field(None, description="a GPU card")
+    cpu: str | None = Field(None, description="a CPU card")
+    link: str | None = Field(None, description="a host link card; default: the node's, or the GPU's own")
+    storage: str | None = Field(None, description="a storage card")
+    host_memory: Annotated[str, _size_or()] | None = Field(None, description="as in '64 GiB'")
+    override: dict[str, str | float] = Field(
+        default_factory=dict, description="single numbers, as in {link.bandwidth: 50 GB/s}; they count as assumed"
+    )
+
+
+class PoliciesSpec(Spec):
+    """What decides. Defaults are what most offloading runtimes do: LRU, no prefetching, fetch what is missing."""
+
+    caching: Choice = Field(PolicyChoice(name="lru"), description="what leaves the GPU")
+    host_caching: Choice = Field(PolicyChoice(name="lru"), description="what leaves host memory, where flash is below")
+    prefetch: Choice = Field(PolicyChoice(name="none"), description="what is fetched before it is asked for")
+    on_miss: Choice = Field(PolicyChoice(name="fetch"), description="what becomes of a missing expert")
+    scope: Literal["global", "layer"] = Field("global", description="one GPU cache, or an equal share for each layer")
+    rule: Literal["reserve", "evict_after"] = Field(
+        "reserve", description="victims leave before a transfer starts, or after the visit (overshooting meanwhile)"
+    )
+    link: Literal["demand-first", "fifo"] = Field("demand-first", description="what leaves a link's queue first")
+
+
+class MemorySpec(Spec):
+    """How much of each tier holds experts."""
+
+    gpu_experts: Annotated[
+        str, _size_or("auto"), Field(description="'auto' (what dense weights, KV cache and reserve leave), or bytes")
+    ] = "auto"
+    gpu_reserve: Annotated[
+        str, _size_or(), Field(description="GPU memory for the driver's context, activations and workspace (assumed)")
+    ] = "1 GiB"
+    host_experts: Annotated[
+        str,
+        _size_or("auto", "all"),
+        Field(description="'all', 'auto' (all, or what the reserve leaves if that is less), or bytes"),
+    ] = "auto"
+    host_reserve: Annotated[
+        str, _size_or(), Field(description="host memory for everything else (assumed: a desktop with a browser)")
+    ] = "6 GiB"
+
+
+class PrecisionSpec(Spec):
+    """How weights are stored; defaults are the model's released precisions."""
+
+    experts: str | None = Field(None, description="of routed experts; default: as released")
+    dense: str | None = Field(None, description="of everything else; default: as released")
+    kv: Literal["bf16", "fp8"] = Field("bf16", description="of the KV cache")
+
+
+class WorkloadSpec(Spec):
+    """Which requests of the trace run, and how they share steps."""
+
+    requests: int | None = Field(None, ge=1, description="so many requests, in the trace's order; default: all")
+    batch: int = Field(1, ge=1, le=4096, description="requests that decode together; the next starts when one ends")
+    batching: Literal["closed-loop", "recorded"] = Field(
+        "closed-loop", description="'recorded': tokens run together as the trace's source ran them"
+    )
+    max_prompt: int | None = Field(None, ge=1, description="keep the last so many prompt tokens of a request")
+    max_output: int | None = Field(None, ge=1, description="stop after so many output tokens")
+    prefill_chunk: int | None = Field(None, ge=1, description="prompt tokens per prefill step; default: the whole")
+    train_fraction: float = Field(
+        0.0, ge=0, lt=1, description="share of requests, from the start, to learn from; they are not scored"
+    )
+    warmup_requests: int = Field(0, ge=0, description="requests that run first and are not counted; default: cold start")
+
+
+class Scenario(Spec):
+    """One run: this model, on this machine, with these policies, on this routing."""
+
+    question: str = Field("", description="what the run is to answer; the report opens with it")
+    model: str = Field(description="a language-model card; `moesim models list`")
+    trace: Annotated[TraceSpec, Short("file")]
+    hardware: Annotated[HardwareSpec, Short("node")]
+    policies: PoliciesSpec = PoliciesSpec()
+    memory: MemorySpec = MemorySpec()
+    precision: PrecisionSpec = PrecisionSpec()
+    workload: WorkloadSpec = WorkloadSpec()
+    seed: int = Field(0, ge=0, le=2**63 - 1, description="of everything random")

@@ -1,0 +1,443 @@
+"""From what a run left behind to its :class:`Result`. Every number is derived here, afterwards; nothing is simulated."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim import __version__
+from moesim.costs.roofline import OpTime
+from moesim.engine import Outcome
+from moesim.engine.links import Span
+from moesim.engine.outcome import HIT, LATE, MISS
+from moesim.engine.transfers import Cause
+from moesim.models import parameters
+from moesim.results import metrics
+from moesim.results.result import (
+    Bottleneck,
+    Bound,
+    Breakdown,
+    ConstantRow,
+    Counters,
+    EvidenceRow,
+    Headline,
+    LayerRow,
+    LinkUse,
+    MemoryRow,
+    RequestRow,
+    Residency,
+    Result,
+    StepColumns,
+    TimeShare,
+)
+from moesim.scenario.build import Built
+from moesim.traces.trace import DECODE, PREFILL
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+#: What a stall is called in the breakdown, by cause.
+STALLS = {
+    Cause.PCIE: "stall: PCIe transfer",
+    Cause.PCIE_QUEUE: "stall: PCIe queue",
+    Cause.FLASH: "stall: flash read",
+    Cause.FLASH_QUEUE: "stall: flash queue",
+    Cause.ROOM: "stall: room in memory",
+    Cause.CPU: "stall: CPU expert",
+    Cause.CPU_QUEUE: "stall: CPU queue",
+}
+#: What limits a run, by the parts of the breakdown that speak for it.
+LIMITS = {
+    "GPU compute": ("GPU compute",),
+    "GPU memory bandwidth": ("GPU memory",),
+    "kernel launches": ("kernel launch",),
+    "PCIe": (STALLS[Cause.PCIE], STALLS[Cause.PCIE_QUEUE], STALLS[Cause.ROOM]),
+    "flash": (STALLS[Cause.FLASH], STALLS[Cause.FLASH_QUEUE]),
+    "CPU": (STALLS[Cause.CPU], STALLS[Cause.CPU_QUEUE]),
+}
+
+
+def summarise(built: Built, outcome: Outcome) -> Result:
+    """The Result of a run, without the what-ifs (``studies.bottleneck`` adds them)."""
+    return _Summary(built, outcome).result()
+
+
+class _Summary:
+    """Masks of what is counted (everything after the warm-up), and one method for each part of the Result."""
+
+    def __init__(self, built: Built, outcome: Outcome):
+        self.built, self.outcome = built, outcome
+        self.setup, self.visits = built.setup, built.setup.visits
+        self.steps = self.visits.steps
+        layers = self.visits.num_layers
+        self.first_step = self.setup.warmup_steps
+        self.counted_steps: Bools = np.arange(self.steps.num_steps) >= self.first_step
+        self.is_decode: Bools = self.steps.phase == DECODE
+        self.counted_visits = np.repeat(self.counted_steps, layers)
+        self.decode_visits = np.repeat(self.counted_steps & self.is_decode, layers)
+        self.lookup_visit = np.repeat(np.arange(self.visits.num_visits), np.diff(self.visits.lookup_start))
+        self.start_s = float(outcome.step_start_s[self.first_step])
+        self.duration_s = float(outcome.step_end_s[-1]) - self.start_s
+
+    def result(self) -> Result:
+        built = self.built
+        scenario = built.file.scenario.model_dump(mode="json")
+        digest = hashlib.sha256(json.dumps(scenario, sort_keys=True).encode()).hexdigest()
+        breakdown = Breakdown(
+            total=self._breakdown(self.counted_steps),
+            prefill=self._breakdown(self.counted_steps & ~self.is_decode),
+            decode=self._breakdown(self.counted_steps & self.is_decode),
+        )
+        evidence = self._evidence()
+        return Result(
+            moesim_version=__version__,
+            question=built.file.scenario.question,
+            scenario=scenario,
+            scenario_sha256=digest,
+            seed=built.file.scenario.seed,
+            model=self._model(),
+            hardware=self._hardware(),
+            trace=self._trace(),
+            policies=self._policies(),
+            headline=self._headline(),
+            bottleneck=_bottleneck(breakdown.total),
+            bounds=self._bounds(),
+            breakdown=breakdown,
+            links=self._links(),
+            counters=self._counters(),
+            layers=self._layers(),
+            steps=self._step_columns(),
+            requests=self._requests,
+            residency=self._residency(),
+            memory=self._memory(),
+            evidence=evidence,
+            evidence_shares={row.kind: _share_of(evidence, row.kind) for row in evidence},
+            warnings=list(built.warnings),
+        )
+
+    # ---- Requests and rates ----------------------------------------------------------------------------------------
+
+    @cached_property
+    def _request_ends(self) -> dict[int, tuple[list[float], int, list[float]]]:
+        """For each request the ends of its prefill steps, its prompt tokens, and the ends of its decode steps."""
+        request_of_row = np.asarray(self.built.trace.request)[self.steps.row].tolist()
+        ends: dict[int, tuple[list[float], list[int], list[float]]] = {}
+        for step, end_s in enumerate(self.outcome.step_end_s.tolist()):
+            rows = request_of_row[self.steps.row_start[step] : self.steps.row_start[step + 1]]
+            prefill = self.steps.phase[step] == PREFILL
+            for request in dict.fromkeys(rows):
+                entry = ends.setdefault(request, ([], [], []))
+                entry[0 if prefill else 2].append(end_s)
+                if prefill:
+                    entry[1].append(rows.count(request))
+        return {request: (first, sum(prompt), rest) for request, (first, prompt, rest) in ends.items()}
+
+    @cached_property
+    def _requests(self) -> list[RequestRow]:
+        """Every request that was admitted after the warm-up."""
+        rows: dict[int, RequestRow] = {}
+        order = self.steps.request.tolist()
+        for place, (request, before) in enumerate(zip(order, self.steps.predecessor.tolist(), strict=True)):
+            arrival = rows[before].arrival_s + rows[before].latency_s if before >= 0 else 0.0
+            prefill_ends, prompt, decode_ends = self._request_ends[request]
+            rows[place] = metrics.request_row(request, arrival, prefill_ends, prompt, decode_ends)
+        warm = self.start_s
+        return [row for row in rows.values() if row.arrival_s >= warm]
+
+    def _headline(self) -> Headline:
+        outcome, counters = self.outcome, self._counters()
+        decode_steps = self.counted_steps & self.is_decode
+        decode_s = float((outcome.step_end_s - outcome.step_start_s)[decode_steps].sum())
+        gaps = [
+            metrics.inter_token_s(first[-1] if first else None, rest)
+            for row in self._requests
+            for first, _, rest in [self._request_ends[row.request]]
+        ]
+        decode_lookups = self.decode_visits[self.lookup_visit]
+        return Headline(
+            output_tokens_per_s=counters.output_tokens / self.duration_s,
+            decode_tokens_per_s=counters.decode_tokens / decode_s if decode_s else None,
+            ttft_s=metrics.distribution([row.ttft_s for row in self._requests if row.ttft_s is not None]),
+            tpot_s=metrics.distribution([row.tpot_s for row in self._requests if row.tpot_s is not None]),
+            itl_s=metrics.distribution(np.concatenate(gaps) if gaps else []),
+            hit_rate_per_lookup=self._rate((HIT, LATE), self.counted_visits[self.lookup_visit]),
+            late_rate_per_lookup=self._rate((LATE,), self.counted_visits[self.lookup_visit]),
+            decode_hit_rate_per_lookup=self._rate((HIT, LATE), decode_lookups),
+            decode_late_rate_per_lookup=self._rate((LATE,), decode_lookups),
+            fetched_bytes_per_decode_token=self._bytes(self._to_gpu, self.decode_visits) / counters.decode_tokens
+            if counters.decode_tokens
+            else None,
+            duration_s=self.duration_s,
+        )
+
+    def _rate(self, labels: tuple[int, ...], wanted: Bools) -> float | None:
+        chosen = self.outcome.label[wanted]
+        return float(np.isin(chosen, labels).sum() / len(chosen)) if len(chosen) else None
+
+    # ---- Counts ----------------------------------------------------------------------------------------------------
+
+    @property
+    def _to_gpu(self) -> list[Span]:
+        return self.outcome.transfers["flash" if self.setup.unified else "pcie"]
+
+    def _bytes(self, spans: list[Span], wanted: Bools) -> int:
+        return sum(int(self.setup.sizes[span.key]) for span in spans if wanted[span.visit])
+
+    def _counters(self) -> Counters:
+        outcome, steps = self.outcome, self.steps
+        labels = outcome.label[self.counted_visits[self.lookup_visit]]
+        tokens = steps.tokens
+        activation_visit = np.repeat(np.arange(self.visits.num_visits), np.diff(self.visits.activation_start))
+        prefetch = {f"prefetch_{name}": count for name, count in asdict(outcome.prefetch).items()}
+        return Counters(
+            requests=len(self._requests),
+            steps=int(self.counted_steps.sum()),
+            prefill_tokens=int(tokens[self.counted_steps & ~self.is_decode].sum()),
+            decode_tokens=int(tokens[self.counted_steps & self.is_decode].sum()),
+            output_tokens=sum(row.output_tokens for row in self._requests),
+            activations=int(self.counted_visits[activation_visit].sum()),
+            lookups=len(labels),
+            hits=int((labels == HIT).sum()),
+            late=int((labels == LATE).sum()),
+            misses=int((labels == MISS).sum()),
+            cpu_lookups=int(outcome.on_cpu[self.counted_visits[self.lookup_visit]].sum()),
+            fetched_bytes=self._bytes(self._to_gpu, self.counted_visits),
+            flash_bytes=self._bytes(outcome.transfers["flash"], self.counted_visits),
+            evictions=outcome.evictions,
+            overshoot_bytes=outcome.overshoot_bytes,
+            **prefetch,
+        )
+
+    def _layers(self) -> list[LayerRow]:
+        visits, outcome = self.visits, self.outcome
+        layer_of_visit = np.arange(visits.num_visits) % visits.num_layers
+        visit_s = outcome.visit_end_s - outcome.visit_start_s
+        stall_s = outcome.stall_s.sum(axis=1)
+        wanted = self.counted_visits[self.lookup_visit]
+        layer, label = layer_of_visit[self.lookup_visit][wanted], outcome.label[wanted]
+        fetched = np.zeros(visits.num_layers, dtype=np.int64)
+        for span in self._to_gpu:
+            if self.counted_visits[span.visit]:
+                fetched[span.key // visits.num_experts] += self.setup.sizes[span.key]
+        rows = []
+        for number in range(visits.num_layers):
+            here = (layer_of_visit == number) & self.counted_visits
+            decode = here & self.decode_visits
+            counts = np.bincount(label[layer == number], minlength=3)
+            rows.append(
+                LayerRow(
+                    layer=self.built.model.moe_layer_indices[number],
+                    lookups=int(counts.sum()),
+                    hits=int(counts[HIT]),
+                    late=int(counts[LATE]),
+                    misses=int(counts[MISS]),
+                    fetched_bytes=int(fetched[number]),
+                    compute_s=float((visit_s - stall_s)[here].sum()),
+                    stall_s=float(stall_s[here].sum()),
+                    mean_decode_visit_s=float(visit_s[decode].mean()) if decode.any() else None,
+                )
+            )
+        return rows
+
+    def _step_columns(self) -> StepColumns:
+        counted, outcome = self.counted_steps, self.outcome
+        stall_s = outcome.stall_s.sum(axis=1).reshape(self.steps.num_steps, -1).sum(axis=1)
+        return StepColumns(
+            phase=["decode" if decode else "prefill" for decode in self.is_decode[counted]],
+            tokens=self.steps.tokens[counted].tolist(),
+            start_s=(outcome.step_start_s[counted] - self.start_s).tolist(),
+            end_s=(outcome.step_end_s[counted] - self.start_s).tolist(),
+            stall_s=stall_s[counted].tolist(),
+        )
+
+    # ---- Time ------------------------------------------------------------------------------------------------------
+
+    def _breakdown(self, wanted_steps: Bools) -> list[TimeShare]:
+        compute, memory, launch = self._gpu_seconds(wanted_steps)
+        stalls = self.outcome.stall_s[np.repeat(wanted_steps, self.visits.num_layers)].sum(axis=0)
+        parts = {"GPU compute": compute, "GPU memory": memory, "kernel launch": launch}
+        return metrics.time_shares(parts | {name: float(stalls[cause]) for cause, name in STALLS.items()})
+
+    def _gpu_seconds(self, wanted_steps: Bools) -> tuple[float, float, float]:
+        """What the GPU computed, by what bounds it: arithmetic, memory, launches."""
+        times, wanted_visits = self.setup.times, np.repeat(wanted_steps, self.visits.num_layers)
+        on_gpu = wanted_visits[self.lookup_visit] & ~self.outcome.on_cpu
+        parts: list[tuple[OpTime, Bools]] = [
+            (times.before, wanted_visits),
+            (times.shared, wanted_visits),
+            (times.expert, on_gpu),
+            (times.after, wanted_steps),
+        ]
+        sums = [[float(part[mask].sum()) for part in (op.compute_s, op.memory_s, op.launch_s)] for op, mask in parts]
+        compute, memory, launch = (sum(column) for column in zip(*sums, strict=True))
+        return compute, memory, launch
+
+    def _links(self) -> list[LinkUse]:
+        rows = []
+        for name, spans in self.outcome.transfers.items():
+            counted = [span for span in spans if self.counted_visits[span.visit]]
+            if not counted:
+                continue
+            demand = [span for span in counted if span.is_demand]
+            size = self.setup.sizes
+            busy = sum(span.end_s - span.start_s for span in counted)
+            demand_bytes, all_bytes = (sum(int(size[span.key]) for span in part) for part in (demand, counted))
+            rows.append(
+                LinkUse(
+                    name=name,
+                    busy_s=busy,
+                    busy_share=busy / self.duration_s,
+                    demand_transfers=len(demand),
+                    prefetch_transfers=len(counted) - len(demand),
+                    demand_bytes=demand_bytes,
+                    prefetch_bytes=all_bytes - demand_bytes,
+                )
+            )
+        return rows
+
+    def _evidence(self) -> list[EvidenceRow]:
+        """Simulated seconds by the constants that they rest on; a wait for a link by what its transfers consist of."""
+        compute, memory, launch = self._gpu_seconds(self.counted_steps)
+        stalls = self.outcome.stall_s[self.counted_visits].sum(axis=0)
+        waits = {limit: sum(stalls[c] for c, name in STALLS.items() if name in LIMITS[limit]) for limit in LIMITS}
+        node, times = self.built.node, self.setup.times
+        copy_latency = node.link.latency.value / float(times.copy_s.mean())
+        read_latency = node.storage.read_latency.value / float(times.read_s.mean()) if node.storage else 0.0
+        seconds = {
+            "GPU compute": compute,
+            "GPU memory": memory,
+            "kernel launch": launch,
+            "PCIe bandwidth": waits["PCIe"] * (1 - copy_latency),
+            "PCIe latency": waits["PCIe"] * copy_latency,
+            "flash bandwidth": waits["flash"] * (1 - read_latency),
+            "flash latency": waits["flash"] * read_latency,
+            "CPU": waits["CPU"],
+        }
+        rows = []
+        for share in sorted(metrics.time_shares(seconds), key=lambda share: -share.seconds):
+            term = self.built.terms[share.name]
+            constants = [ConstantRow(**asdict(constant)) for constant in term.constants]
+            rows.append(
+                EvidenceRow(
+                    term=term.name, seconds=share.seconds, share=share.share, kind=term.kind, constants=constants
+                )
+            )
+        return rows
+
+    def _bounds(self) -> list[Bound]:
+        """What no caching or prefetch policy could beat on this machine and workload."""
+        gpu_s = sum(self._gpu_seconds(self.counted_steps))
+        tokens = self._counters().output_tokens
+        if self.outcome.on_cpu.any() or not tokens:
+            return []
+        return [
+            Bound(
+                name="every expert on the GPU",
+                meaning="the GPU's own work on these tokens, no waiting at all",
+                status="bound only",
+                value=tokens / gpu_s,
+                unit="output tokens/s",
+                ours=tokens / self.duration_s,
+            )
+        ]
+
+    # ---- Inputs ----------------------------------------------------------------------------------------------------
+
+    def _residency(self) -> Residency:
+        setup, visits = self.setup, self.visits
+        share = self.outcome.resident_share.reshape(visits.num_layers, visits.num_experts)
+        return Residency(
+            gpu_share=np.round(share, 6).tolist(),
+            gpu_slots=setup.gpu.capacity_bytes / float(setup.sizes.max()),
+            gpu_capacity_bytes=setup.gpu.capacity_bytes,
+            host_capacity_bytes=None if setup.host is None else setup.host.capacity_bytes,
+        )
+
+    def _memory(self) -> list[MemoryRow]:
+        plan = self.built.memory
+        gpu = {
+            "experts": plan.gpu_experts,
+            "dense weights": plan.dense,
+            "KV cache": plan.kv,
+            "reserve": plan.gpu_reserve,
+        }
+        gpu["unused"] = plan.gpu_total - sum(gpu.values())
+        rows = [MemoryRow(memory="gpu", name=name, bytes=size) for name, size in gpu.items()]
+        if self.setup.unified:
+            return rows
+        host = {"experts": plan.all_experts if plan.host_experts is None else plan.host_experts}
+        host["reserve"] = plan.host_reserve
+        host["unused"] = plan.host_total - sum(host.values())
+        return rows + [MemoryRow(memory="host", name=name, bytes=size) for name, size in host.items()]
+
+    def _model(self) -> dict[str, Any]:
+        model, precisions = self.built.model, self.built.precisions
+        return {
+            "name": model.name,
+            "hf_id": model.hf_id,
+            "layers": model.num_layers,
+            "moe_layers": model.num_moe_layers,
+            "experts": model.num_experts,
+            "top_k": model.top_k,
+            "total_params": parameters.total_params(model),
+            "expert_precision": precisions.experts.name,
+            "expert_bits_per_weight": precisions.experts.bits_per_weight,
+            "dense_precision": precisions.dense.name,
+            "expert_bytes": int(self.setup.sizes.max()),
+        }
+
+    def _hardware(self) -> dict[str, Any]:
+        node = self.built.node
+        return {
+            "name": node.name,
+            "gpu": node.gpu.title,
+            "cpu": node.cpu.title,
+            "link": node.link.title,
+            "storage": node.storage.title if node.storage else None,
+            "host_memory_bytes": node.host_memory.value,
+        }
+
+    def _trace(self) -> dict[str, Any]:
+        trace = self.built.trace
+        card = trace.card
+        return {
+            "name": card.name,
+            "recorded_from": card.model,
+            "origin": card.origin,
+            "labels": list(card.labels),
+            "transforms": list(card.transforms),
+            "sha256": self.built.source_trace_sha256,
+            "requests": len(trace.request_ids),
+            "tokens": trace.num_tokens,
+            "licence": card.licence,
+        }
+
+    def _policies(self) -> dict[str, Any]:
+        setup, policies = self.setup, self.built.file.scenario.policies
+        return {
+            "caching": setup.gpu.policy.describe(),
+            "host_caching": None if setup.host is None else setup.host.policy.describe(),
+            "prefetch": self.built.prefetch.describe(),
+            "on_miss": setup.on_miss.describe(),
+            "scope": policies.scope,
+            "rule": setup.rule,
+            "link": setup.link,
+        }
+
+
+def _bottleneck(parts: list[TimeShare]) -> Bottleneck:
+    """The limit with the largest share of the time."""
+    share = {part.name: part.share for part in parts}
+    limits = {limit: sum(share.get(name, 0.0) for name in names) for limit, names in LIMITS.items()}
+    worst = max(limits, key=lambda limit: limits[limit])
+    return Bottleneck(bound_by=worst, share=limits[worst], what_if=None)
+
+
+def _share_of(evidence: list[EvidenceRow], kind: str) -> float:
+    return sum(row.share for row in evidence if row.kind == kind)

@@ -1,0 +1,9 @@
+"""What an engine runs: a frozen :class:`Setup`, all costs already evaluated into float64 arrays.
+
+Both engines read the same arrays and only add, compare and take maxima, so they can agree to the last bit.
+"""
+
+from moesim.setup.memory import MemoryPlan, plan_memory
+from moesim.setup.setup import LinkDiscipline, Rule, Setup, TierSetup
+
+__all__ = ["LinkDiscipline", "MemoryPlan", "Rule", "Setup", "TierSetup", "plan_memory"]

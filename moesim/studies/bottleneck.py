@@ -1,0 +1,137 @@
+"""What would help most: the same run again with one thing changed, one change after the other.
+
+A share of time says what limits a run, not what removing it would buy: behind one limit stands the next. So each
+change is simulated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from moesim.costs.node_times import Times
+from moesim.costs.roofline import OpTime
+from moesim.costs.transfer import transfer_s
+from moesim.engine import Outcome, simulate
+from moesim.hardware import load_link
+from moesim.policies import api
+from moesim.results import Result
+from moesim.results.result import Bottleneck, WhatIf
+from moesim.scenario.build import random_stream
+from moesim.scenario.run import Run
+from moesim.setup import Setup
+
+#: Changes that speed up a limit with a smaller share of the time than this are not tried.
+WORTH_TRYING = 0.03
+_NEXT_LINK = {"pcie-3.0-x16": "pcie-4.0-x16", "pcie-4.0-x16": "pcie-5.0-x16"}
+
+
+@dataclass(frozen=True)
+class Change:
+    """A changed setup, the limits that it is meant to relieve, and what it means."""
+
+    name: str
+    meaning: str
+    relieves: tuple[str, ...]
+    setup: Setup
+
+
+def with_what_ifs(run: Run, progress: Callable[[str], None] = lambda name: None) -> Result:
+    """The run's Result with every change that could help simulated, most helpful first.
+
+    Args:
+        progress: called with the name of each change before it is simulated.
+    """
+    result, setup = run.result, run.built.setup
+    shares = _limit_shares(result)
+    what_ifs = []
+    for change in _changes(run):
+        if sum(shares.get(limit, 0.0) for limit in change.relieves) >= WORTH_TRYING:
+            progress(change.name)
+            what_ifs.append(_what_if(change, result, setup, simulate(change.setup)))
+    what_ifs.sort(key=lambda what_if: (-what_if.speedup, what_if.change))
+    found = result.bottleneck
+    return result.model_copy(
+        update={"bottleneck": Bottleneck(bound_by=found.bound_by, share=found.share, what_if=what_ifs)}
+    )
+
+
+def _limit_shares(result: Result) -> dict[str, float]:
+    from moesim.scenario.summary import LIMITS
+
+    share = {part.name: part.share for part in result.breakdown.total}
+    return {limit: sum(share.get(name, 0.0) for name in names) for limit, names in LIMITS.items()}
+
+
+def _what_if(change: Change, result: Result, setup: Setup, outcome: Outcome) -> WhatIf:
+    first = setup.warmup_steps
+    duration = float(outcome.step_end_s[-1] - outcome.step_start_s[first])
+    seconds = outcome.step_end_s - outcome.step_start_s
+    decode = (setup.visits.steps.phase == 1) & (np.arange(len(seconds)) >= first)
+    tokens_per_s = result.counters.output_tokens / duration
+    decode_per_s = result.counters.decode_tokens / float(seconds[decode].sum()) if decode.any() else None
+    ours = result.headline.decode_tokens_per_s
+    return WhatIf(
+        change=change.name,
+        meaning=change.meaning,
+        decode_tokens_per_s=decode_per_s,
+        output_tokens_per_s=tokens_per_s,
+        speedup=tokens_per_s / result.headline.output_tokens_per_s,
+        decode_speedup=decode_per_s / ours if decode_per_s and ours else None,
+    )
+
+
+def _changes(run: Run) -> Iterator[Change]:
+    """Every change that is possible on this machine."""
+    setup, node = run.built.setup, run.built.node
+    times, all_experts = setup.times, int(setup.sizes.sum())
+    links = ("PCIe", "flash", "CPU")
+    if setup.gpu.capacity_bytes < all_experts:
+        doubled = replace(setup.gpu, capacity_bytes=min(2 * setup.gpu.capacity_bytes, all_experts))
+        meaning = "GPU memory for experts doubled, at most to all of them"
+        yield Change("twice the GPU cache", meaning, links, replace(setup, gpu=doubled))
+    if (faster := _NEXT_LINK.get(node.link.name)) is not None and not setup.unified:
+        link = load_link(faster)
+        copy_s = transfer_s(setup.sizes, link.latency.value, link.bandwidth.value)
+        yield Change(link.title, "the host link replaced", ("PCIe",), _timed(setup, replace(times, copy_s=copy_s)))
+    if setup.host is not None or setup.unified:
+        meaning = "the drive reads twice as fast"
+        yield Change("twice the flash speed", meaning, ("flash",), _timed(setup, replace(times, read_s=times.read_s / 2)))
+    if setup.host is not None:
+        meaning = "host memory holds every expert; flash is not read"
+        yield Change("all experts in host memory", meaning, ("flash",), replace(setup, host=None))
+    faster_gpu = {part: _faster_memory(getattr(times, part)) for part in ("before", "shared", "expert", "after")}
+    meaning = "GPU memory twice as fast, arithmetic and launches unchanged"
+    yield Change(
+        "twice the GPU memory bandwidth", meaning, ("GPU memory bandwidth",), _timed(setup, replace(times, **faster_gpu))
+    )
+    yield from _better_policies(run)
+
+
+def _better_policies(run: Run) -> Iterator[Change]:
+    """What perfect decisions would buy on the same machine."""
+    setup, built = run.built.setup, run.built
+    waits = ("PCIe", "flash", "CPU")
+    if not setup.gpu.policy.needs_future:
+        belady = replace(setup.gpu, policy=api.load("caching", "belady"))
+        yield Change("perfect caching (Belady)", "fewest fetches; knows the future", waits, replace(setup, gpu=belady))
+    if not built.prefetch.needs_future:
+        oracle = api.load("prefetch", "oracle", {"horizon": 1})
+        rng = random_stream(built.file.scenario.seed, "prefetch")
+        candidates = oracle.module.candidates(oracle.params, setup.visits, built.trace, rng)
+        yield Change(
+            "perfect prefetch, one layer ahead",
+            "each layer's experts known one layer before; knows the future",
+            waits,
+            replace(setup, candidates=candidates),
+        )
+
+
+def _timed(setup: Setup, times: Times) -> Setup:
+    return replace(setup, times=times)
+
+
+def _faster_memory(op: OpTime) -> OpTime:
+    return OpTime(op.compute_s, op.memory_s / 2, op.launch_s)
