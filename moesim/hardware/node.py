@@ -105,10 +105,13 @@ class _Bench:
             self.faults.append(Fault("host_memory", "is required without a ready node", "give it as in '64 GiB'"))
             return None
         try:
-            return Sourced[int](value=round(units.parse(size, "bytes")), kind="assumed", source=SOURCE)
+            num_bytes = round(units.parse(size, "bytes"))
         except ValueError as fault:
             self.faults.append(Fault("host_memory", f"{fault} (got {size!r})"))
             return None
+        if num_bytes == 0:
+            self.faults.append(Fault("host_memory", f"must be more than nothing (got {size!r})"))
+        return Sourced[int](value=num_bytes, kind="assumed", source=SOURCE)
 
     def _note_absent(self, family: str) -> None:
         if family == "storage":

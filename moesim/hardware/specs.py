@@ -83,10 +83,6 @@ class Processor(Spec):
             raise ValueError(f"must rate one of {', '.join(WIDE)}")
         return compute
 
-    def rate(self, arithmetic: str) -> Sourced[float]:
-        """Peak operations per second in a type; where the part hasn't got it, in the one that operands widen to."""
-        return next(self.compute[name] for name in (arithmetic, *WIDE) if name in self.compute)
-
 
 class GpuSpec(Processor):
     """A GPU, or the GPU of a chip whose memory CPU and GPU share (``unified_memory``).

@@ -25,7 +25,7 @@ class GqaAttention(_Mixer):
       ``window_period`` is among ``window_offsets``; by default all layers.
     """
 
-    kind: Literal["gqa"] = "gqa"
+    kind: Literal["gqa"]
     num_heads: Count
     num_kv_heads: Count
     head_dim: Count
@@ -45,7 +45,7 @@ class MlaAttention(_Mixer):
     ``q_lora_rank`` None: queries are projected directly.
     """
 
-    kind: Literal["mla"] = "mla"
+    kind: Literal["mla"]
     num_heads: Count
     q_lora_rank: Count | None = None
     kv_lora_rank: Count
@@ -57,7 +57,7 @@ class MlaAttention(_Mixer):
 class GatedDeltaNet(_Mixer):
     """Linear attention of Qwen3-Next: a state per head instead of keys and values per position."""
 
-    kind: Literal["gated_deltanet"] = "gated_deltanet"
+    kind: Literal["gated_deltanet"]
     key_heads: Count
     value_heads: Count
     key_head_dim: Count
@@ -68,7 +68,7 @@ class GatedDeltaNet(_Mixer):
 class LightningAttention(_Mixer):
     """Linear attention of MiniMax-01: a state per head instead of keys and values per position."""
 
-    kind: Literal["lightning"] = "lightning"
+    kind: Literal["lightning"]
     num_heads: Count
     head_dim: Count
 
@@ -76,7 +76,7 @@ class LightningAttention(_Mixer):
 class Mamba(_Mixer):
     """State-space mixer of Jamba (Mamba-1): ``expand`` times the hidden size wide, a state per channel."""
 
-    kind: Literal["mamba"] = "mamba"
+    kind: Literal["mamba"]
     d_state: Count
     d_conv: Count
     expand: Count
@@ -91,7 +91,7 @@ Mixer = FullAttention | StateMixer
 class HybridAttention(_Mixer):
     """Full attention in layers whose index modulo ``full_period`` is ``full_offset``, a state mixer in the others."""
 
-    kind: Literal["hybrid"] = "hybrid"
+    kind: Literal["hybrid"]
     full_period: Count
     full_offset: Index
     full: Annotated[FullAttention, Field(discriminator="kind")]

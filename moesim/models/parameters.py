@@ -7,6 +7,8 @@ hybrid models the layers differ.
 
 from __future__ import annotations
 
+from typing import get_args
+
 from moesim.models.attention import (
     GatedDeltaNet,
     GqaAttention,
@@ -17,6 +19,9 @@ from moesim.models.attention import (
 )
 from moesim.models.precision import Precision, get_precision
 from moesim.models.spec import Convention, ModelSpec
+
+#: Every convention, from the fewest parameters to the most.
+CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
 
 
 def expert_params(spec: ModelSpec) -> int:

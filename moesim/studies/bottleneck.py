@@ -21,6 +21,7 @@ from moesim.results import Result
 from moesim.results.result import Bottleneck, WhatIf
 from moesim.scenario.build import random_stream
 from moesim.scenario.run import Run
+from moesim.scenario.summary import LIMITS
 from moesim.setup import Setup
 
 #: Changes that speed up a limit with a smaller share of the time than this are not tried.
@@ -59,8 +60,6 @@ def with_what_ifs(run: Run, progress: Callable[[str], None] = lambda name: None)
 
 
 def _limit_shares(result: Result) -> dict[str, float]:
-    from moesim.scenario.summary import LIMITS
-
     share = {part.name: part.share for part in result.breakdown.total}
     return {limit: sum(share.get(name, 0.0) for name in names) for limit, names in LIMITS.items()}
 

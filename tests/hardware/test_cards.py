@@ -91,12 +91,6 @@ def test_values_are_si():
     assert link.latency.value == pytest.approx(6e-6)
 
 
-def test_operands_are_widened_where_a_part_has_no_such_arithmetic():
-    assert hardware.load_gpu("rtx-3060-12gb").rate("fp8").value == 25.5e12  # bf16
-    assert hardware.load_gpu("t4").rate("bf16").value == 65e12  # fp16
-    assert hardware.load_gpu("h100-sxm").rate("fp8").value == 1979e12
-
-
 def test_weakest_kind():
     assert weakest(["measured", "datasheet", "published"]) == "datasheet"
     assert weakest(["assumed", "measured"]) == "assumed"
@@ -108,17 +102,23 @@ def test_every_family_has_cards_and_a_loader():
     assert all(available().values())
 
 
+def test_a_name_stands_in_one_family_only():
+    names = [name for _, name in CARD_NAMES]
+    assert len(names) == len(set(names))
+
+
 MUTATIONS = {
     "no unit": ("value: 1008 GB/s", "value: 1008", "memory_bandwidth.value: a quantity needs a unit"),
     "wrong dimension": ("value: 1008 GB/s", "value: 1008 GB", "memory_bandwidth.value: unknown unit 'GB'"),
     "zero": ("value: 1008 GB/s", "value: 0 GB/s", "memory_bandwidth.value: input should be greater than 0"),
     "not finite": ("value: 1008 GB/s", "value: 1e400 GB/s", "must be finite"),
     "no source": ("  source: device-local", "  sauce: device-local", "memory_efficiency.source: is required"),
-    "empty source": ("link: pcie-4.0-x16", "tdp: {value: 1 W, kind: measured, source: ''}\nlink: x", "tdp.source: "),
+    "empty source": ("source: device-local copy", "source: ''\n  note: copy", "memory_efficiency.source: string"),
     "unknown kind": ("kind: datasheet", "kind: guessed", "memory.kind: "),
     "above one": ("value: 0.911", "value: 1.1", "memory_efficiency.value: input should be less than or equal to 1"),
     "quoted fraction": ("value: 0.911", "value: '0.911'", "memory_efficiency.value: input should be a valid number"),
     "unknown arithmetic": ("  bf16:", "  bf61:", "unknown type of arithmetic"),
+    "narrow arithmetic only": (RTX_4090[RTX_4090.index("  bf16:") : RTX_4090.index("  int8:")], "", "must rate one of"),
     "misspelt key": ("kernel_launch:", "kernel_lunch:", "kernel_lunch: unknown key"),
     "another name": ("name: rtx-4090", "name: rtx-4080", "name: must be the file's name"),
     "not a mapping": (RTX_4090, "just text", "must be a mapping"),

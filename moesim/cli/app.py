@@ -1,0 +1,50 @@
+"""The commands of ``moesim``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from moesim import __version__
+from moesim.cli import cards, replay, report, run, trace
+from moesim.cli.console import set_flags
+
+app = typer.Typer(
+    help="Simulate mixture-of-experts inference with expert offloading: how fast, limited by what, and what would help.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"moesim {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, timings or warnings on stderr.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options that stand before the command."""
+    del version
+    set_flags(debug=debug, quiet=quiet)
+
+
+app.command("run")(run.run)
+app.command("check")(run.check)
+app.command("schema")(run.schema)
+app.command("replay")(replay.replay)
+app.command("report")(report.report)
+app.add_typer(report.reports, name="reports")
+app.add_typer(trace.app, name="trace")
+app.add_typer(cards.models, name="models")
+app.add_typer(cards.hardware, name="hardware")
+app.add_typer(cards.policies, name="policies")

@@ -1,0 +1,106 @@
+"""What the commands share: streams, progress, tables, and the options that several of them take."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from moesim.errors import FileError
+
+#: Columns of tables that don't go to a terminal.
+FILE_WIDTH = 160
+_state = {"debug": False, "quiet": False}
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+def set_flags(*, debug: bool, quiet: bool) -> None:
+    """Remember the options that stand before the command."""
+    _state.update(debug=debug, quiet=quiet)
+
+
+def is_debug() -> bool:
+    """Whether errors show their traceback."""
+    return _state["debug"]
+
+
+def out() -> Console:
+    """Results: the same bytes for the same input, also when they go to a file."""
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = FILE_WIDTH
+    return console
+
+
+def err() -> Console:
+    """Progress, timings and warnings."""
+    return Console(stderr=True, highlight=False, soft_wrap=True, quiet=_state["quiet"])
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Print an error and exit."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(message, style="red", markup=False)
+    sys.exit(code)
+
+
+def print_json(value: Any) -> None:
+    """JSON to stdout, without NaN."""
+    sys.stdout.write(json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
+    """A plain table; columns whose cells are all numbers are right-aligned."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for index, column in enumerate(columns):
+        numeric = all(_is_number(row[index]) for row in rows)
+        last = index == len(columns) - 1
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=not last)
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    out().print(table)
+
+
+def _is_number(cell: object) -> bool:
+    return isinstance(cell, (int, float)) or (isinstance(cell, str) and cell[:1].isdigit())
+
+
+@contextmanager
+def progress(what: str, total: int | None = None) -> Iterator[Progress]:
+    """A progress bar on stderr, shown on a terminal only."""
+    console = err()
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal or _state["quiet"],
+    )
+    with bar:
+        bar.add_task(what, total=total)
+        yield bar
+
+
+def writable_folder(path: Path) -> Path:
+    """Make sure that a folder is there and can be written to, before any long work.
+
+    Raises:
+        FileError: it is a file, or can't be made or written.
+    """
+    existing = next(parent for parent in (path, *path.resolve().parents) if parent.exists())
+    if not existing.is_dir():
+        raise FileError.of(str(path), f"can't be a folder: {existing} is a file", "choose another --out")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError.of(str(path), f"can't be made: {error.strerror}", "choose another --out") from None
+    return path

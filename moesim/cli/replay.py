@@ -1,0 +1,110 @@
+"""``moesim replay``: hits, misses and bytes of a caching policy on a trace, without a clock."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from moesim.cli.console import JsonOption, out, print_json, print_table, progress
+from moesim.errors import PolicyError
+from moesim.units import format_bytes, parse
+
+if TYPE_CHECKING:
+    from moesim.studies.replay import ReplayStudy
+
+
+def replay(
+    trace: Annotated[Path, typer.Argument(metavar="TRACE", help="A moesim trace, or a neutral .npz.")],
+    policy: Annotated[str, typer.Option(help="A caching policy; `moesim policies list`.")] = "lru",
+    capacity: Annotated[str | None, typer.Option(help="Cache size, as in 4000MiB.")] = None,
+    capacities: Annotated[
+        str | None, typer.Option(help="Several sizes for a curve, as in 500MiB,1GiB,4GiB.")
+    ] = None,
+    scope: Annotated[Literal["global", "layer"], typer.Option(help="One cache, or a share for each layer.")] = "global",
+    phase: Annotated[
+        Literal["all", "decode"], typer.Option(help="What is counted; prefill fills the cache either way.")
+    ] = "all",
+    rule: Annotated[
+        Literal["reserve", "evict_after", "sequential"], typer.Option(help="When victims leave.")
+    ] = "reserve",
+    batch: Annotated[int, typer.Option(min=1, max=4096, help="Requests that decode together.")] = 1,
+    expert_bytes: Annotated[
+        str | None, typer.Option(help="Size of an expert, as in 13.2MB, where the trace does not say it.")
+    ] = None,
+    train_fraction: Annotated[
+        float, typer.Option(min=0, max=0.99, help="Share of requests to learn from (not counted).")
+    ] = 0.0,
+    plot: Annotated[Path | None, typer.Option(help="Write the curve as SVG, PNG or PDF.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Count hits, misses and fetched bytes of a caching policy on a trace."""
+    from moesim.studies.replay import load_any_trace, replay_study
+
+    sizes = _capacities(capacity, capacities)
+    study = replay_study(
+        load_any_trace(trace),
+        policy,
+        expert_bytes=None if expert_bytes is None else _bytes(expert_bytes, "--expert-bytes"),
+        batch=batch,
+        train_fraction=train_fraction,
+    )
+    with progress("replaying") as bar:
+        bar.update(bar.task_ids[0], total=len(sizes) * study.visits.num_visits)
+        rows = [
+            study.count(
+                size,
+                per_layer=scope == "layer",
+                rule=rule,
+                phase=phase,
+                progress=lambda _: bar.advance(bar.task_ids[0]),
+            )
+            for size in sizes
+        ]
+    points = [{"capacity_bytes": size, **counts.to_dict()} for size, counts in zip(sizes, rows, strict=True)]
+    if plot is not None:
+        from moesim.report.curves import plot_hit_curve
+
+        plot_hit_curve({policy: points}, study.trace.card.name, plot)
+    if as_json:
+        print_json(points[0] if capacities is None else {"policy": policy, "curve": points})
+    else:
+        _print(points, study)
+
+
+def _bytes(text: str, option: str) -> int:
+    try:
+        size = round(parse(text, "bytes"))
+    except ValueError as error:
+        raise PolicyError.of(option, f"{error} (got {text!r})") from None
+    if size < 1:
+        raise PolicyError.of(option, f"must be at least one byte (got {text!r})")
+    return size
+
+
+def _capacities(capacity: str | None, capacities: str | None) -> list[int]:
+    if (capacity is None) == (capacities is None):
+        raise PolicyError.of("--capacity", "give either --capacity or --capacities", "--capacity 4000MiB")
+    if capacity is not None:
+        return [_bytes(capacity, "--capacity")]
+    assert capacities is not None
+    return [_bytes(size, "--capacities") for size in capacities.split(",")]
+
+
+def _print(points: list[dict[str, Any]], study: ReplayStudy) -> None:
+    rows = [
+        [
+            format_bytes(point["capacity_bytes"]),
+            f"{point['capacity_bytes'] / study.largest_bytes:.1f}",
+            point["lookups"],
+            point["hits"],
+            point["misses"],
+            "–" if point["hit_rate_per_lookup"] is None else f"{point['hit_rate_per_lookup']:.3%}",
+            f"{point['fetched_bytes'] / 2**20:,.1f} MiB",
+        ]
+        for point in points
+    ]
+    print_table(["capacity", "experts", "lookups", "hits", "misses", "hit rate per lookup", "fetched"], rows)
+    for note in study.notes:
+        out().print(note, style="dim", markup=False)

@@ -1,0 +1,45 @@
+"""``moesim report`` and ``moesim reports build``: reports from saved results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moesim.cli.console import out
+from moesim.errors import FileError
+
+reports = typer.Typer(help="The reports that the repository ships.", no_args_is_help=True, rich_markup_mode=None)
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder with a result.json.")],
+    output: Annotated[Path | None, typer.Option("--out", "-o", help="The file to write; default: DIR/report.html.")] = None,
+) -> None:
+    """Render the report of a saved result."""
+    from moesim.report import render_run
+    from moesim.results import load_result
+    from moesim.results.result import write_text
+
+    if not folder.is_dir():
+        raise FileError.of(str(folder), "is not a folder", "give the folder that `moesim run` wrote to")
+    target = output or folder / "report.html"
+    write_text(target, render_run(load_result(folder / "result.json")))
+    out().print(f"wrote {target}", markup=False)
+
+
+@reports.command("build")
+def build(
+    check: Annotated[bool, typer.Option("--check", help="Compare numbers with what is there; write nothing.")] = False,
+    folder: Annotated[Path, typer.Option(help="The repository's reports.")] = Path("reports"),
+) -> None:
+    """Run again what stands in reports/, and write it anew (or compare)."""
+    from moesim.shipped import build_reports, check_reports
+
+    if check:
+        for line in check_reports(folder):
+            out().print(line, markup=False)
+    else:
+        for path in build_reports(folder):
+            out().print(f"wrote {path}", markup=False)

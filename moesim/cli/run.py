@@ -1,0 +1,156 @@
+"""``moesim run``, ``check`` and ``schema``: scenarios."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from moesim.cli.console import JsonOption, err, out, progress, writable_folder
+from moesim.units import format_bytes, format_seconds
+
+if TYPE_CHECKING:
+    from moesim.results import Result
+
+ScenarioArgument = Annotated[Path, typer.Argument(metavar="SCENARIO", help="A scenario file (YAML).")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting, as in --set policies.caching=lfu. Repeatable."),
+]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
+#: Relative to where the user stands; git ignores it.
+DEFAULT_OUT = Path("moesim-out")
+TIMELINE_STEPS = 64
+
+
+def run(
+    scenario: ScenarioArgument,
+    set_: SetOption = None,
+    seed: SeedOption = None,
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", help="Folder for the outputs; default: moesim-out/SCENARIO.")
+    ] = None,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html and timeline.json.")] = True,
+    study: Annotated[bool, typer.Option("--study/--no-study", help="Re-run with changes: what would help?")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Simulate a scenario: headline, where the time went, what limits it and what would help."""
+    from moesim.results.result import save_result, write_text
+    from moesim.scenario import load_scenario
+    from moesim.scenario.run import run_scenario
+    from moesim.studies.bottleneck import with_what_ifs
+
+    started = time.perf_counter()
+    file = load_scenario(scenario, _settings(set_, seed))
+    folder = writable_folder(out_dir or DEFAULT_OUT / scenario.stem)
+    with progress("simulating") as bar:
+        done = run_scenario(file)
+        tell = lambda name: bar.update(bar.task_ids[0], description=f"what if: {name}")  # noqa: E731
+        result = with_what_ifs(done, tell) if study else done.result
+    save_result(result, folder / "result.json")
+    written = ["result.json"]
+    if report:
+        from moesim.engine.timeline import chrome_trace
+        from moesim.report import render_run
+
+        write_text(folder / "report.html", render_run(result))
+        timeline = chrome_trace(done.built.setup, done.outcome, max_steps=TIMELINE_STEPS)
+        write_text(folder / "timeline.json", json.dumps(timeline, allow_nan=False))
+        written += ["report.html", "timeline.json"]
+    if as_json:
+        sys.stdout.write(result.to_json())
+    else:
+        print_result(result, scenario.stem)
+        out().print("\nwrote " + ", ".join(str(folder / name) for name in written), markup=False)
+    err().print(f"took {time.perf_counter() - started:.1f} s", style="dim")
+
+
+def check(scenario: ScenarioArgument, set_: SetOption = None) -> None:
+    """Check a scenario and everything that it names, without running it."""
+    from moesim.scenario import load_scenario
+    from moesim.scenario.build import build
+
+    built = build(load_scenario(scenario, set_ or []))
+    visits = built.setup.visits
+    out().print(
+        f"{scenario}: ok: {built.model.name} on {built.node.name}, {visits.steps.num_steps} steps, "
+        f"{len(visits.lookup_key)} lookups",
+        markup=False,
+    )
+
+
+def schema() -> None:
+    """Print the JSON Schema of scenarios, for editors that complete."""
+    from moesim.scenario import Scenario
+
+    sys.stdout.write(json.dumps(Scenario.model_json_schema(), indent=1) + "\n")
+
+
+def _settings(set_: list[str] | None, seed: int | None) -> list[str]:
+    return [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
+
+
+def print_result(result: Result, name: str) -> None:
+    """The headline, where the time went, what would help, and what to know about the numbers."""
+    console = out()
+    labels = f" ({', '.join(result.trace['labels'])})" if result.trace["labels"] else ""
+    console.print(
+        f"{name}: {result.model['name']} on {result.hardware['name']}, routing {result.trace['name']}{labels}",
+        style="bold",
+        markup=False,
+    )
+    if result.question:
+        console.print(result.question, markup=False)
+    console.print()
+    for label, value in _headline(result):
+        console.print(f"  {label:<20} {value}", markup=False)
+    whole = result.headline.duration_s
+    console.print(f"\nWhere the time went ({format_seconds(whole)} simulated)", style="bold", markup=False)
+    for part in sorted(result.breakdown.total, key=lambda part: -part.seconds):
+        bar = "█" * round(part.share * 40)
+        console.print(f"  {part.name:<22} {part.share:6.1%}  {bar}", markup=False)
+    for link in result.links:
+        moved = format_bytes(link.demand_bytes + link.prefetch_bytes)
+        console.print(f"  {link.name + ' busy':<22} {link.busy_share:6.1%}  {moved}", style="dim", markup=False)
+    _print_bottleneck(result)
+    shares = sorted(result.evidence_shares.items(), key=lambda item: -item[1])
+    rests = ", ".join(f"{share:.0%} {kind}" for kind, share in shares)
+    console.print(f"\nSimulated time rests on constants that are: {rests}", markup=False)
+    for warning in result.warnings:
+        console.print(f"! {warning}", style="yellow", markup=False)
+
+
+def _headline(result: Result) -> list[tuple[str, str]]:
+    head = result.headline
+    decode, ttft, tpot = head.decode_tokens_per_s, head.ttft_s, head.tpot_s
+    rows = [("throughput", f"{head.output_tokens_per_s:.1f} output tokens/s, prefill included")]
+    if decode is not None:
+        rows.insert(0, ("decode", f"{decode:.1f} tokens/s"))
+    rows.append(("TTFT", _spread(ttft.p50, ttft.p99) if ttft else "– (the trace has no prefill)"))
+    if tpot:
+        rows.append(("TPOT", _spread(tpot.p50, tpot.p99)))
+    if head.hit_rate_per_lookup is not None:
+        late = f"(late, counted as hits: {head.late_rate_per_lookup:.1%})"
+        rows.append(("hit rate per lookup", f"{head.hit_rate_per_lookup:.1%} {late}"))
+    if head.fetched_bytes_per_decode_token is not None:
+        rows.append(("fetched", f"{head.fetched_bytes_per_decode_token / 1e9:.3f} GB per decode token"))
+    return rows
+
+
+def _spread(p50: float, p99: float) -> str:
+    return f"p50 {format_seconds(p50)}, p99 {format_seconds(p99)}"
+
+
+def _print_bottleneck(result: Result) -> None:
+    found, console = result.bottleneck, out()
+    console.print(f"\nBound by {found.bound_by}: {found.share:.0%} of the time.", style="bold", markup=False)
+    if found.what_if:
+        console.print("What would help most (each simulated again):")
+        for what_if in found.what_if:
+            console.print(f"  {what_if.change:<36} {what_if.speedup:.2f}x  {what_if.meaning}", markup=False)
+    for bound in result.bounds:
+        console.print(f"  at most: {bound.value:.1f} {bound.unit} ({bound.name}; {bound.status})", markup=False)

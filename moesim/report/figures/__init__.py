@@ -1,0 +1,5 @@
+"""The figures of reports, as SVG elements.
+
+Read ``canvas`` first (how a plotting function becomes an element of a page), then ``palette`` (what colour means). The
+others hold plotting functions by subject: ``bottleneck``, ``time``, ``layers``.
+"""

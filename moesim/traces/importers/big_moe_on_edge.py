@@ -1,0 +1,173 @@
+"""BigMoeOnEdge's route trace: a CSV file with one line for each (turn, phase, step, layer, slot).
+
+Comments at the start hold the model's shape and each layer's expert bytes; then a header line names the columns, which
+are read by name. A turn becomes a request, ``step`` (the position in the context) its position. Residency, bytes read
+and drops are what the engine made of the routing, and are left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydantic import PositiveInt
+
+from moesim.errors import FileError, TraceError
+from moesim.traces.array_files import Array
+from moesim.traces.importers._number_lines import Piece, Table, pieces, refuse, require_table
+from moesim.traces.importers._routing import Routing, imported_trace
+from moesim.traces.trace import DECODE, RoutingTrace
+
+_FACT = re.compile(r"(\w+)=(\S*)")
+#: The columns that are read, with the largest value and the type of each.
+_COLUMNS = {
+    "turn": (2**30, np.int32),
+    "phase": (DECODE, np.uint8),
+    "step": (2**30, np.int32),
+    "layer": (65535, np.uint16),
+    "slot": (255, np.uint8),
+    "expert": (65535, np.uint16),
+}
+
+
+@dataclass(frozen=True)
+class _Head:
+    """What stands before the first line of numbers, and how many lines that is."""
+
+    facts: dict[str, str]
+    expert_bytes: dict[int, int]
+    columns: Sequence[str]
+    lines: int
+
+    @property
+    def structure(self) -> bytes:
+        """Of a line of numbers."""
+        return b"," * (len(self.columns) - 1) + b"\n"
+
+
+def import_big_moe_on_edge(path: Path, *, num_experts: PositiveInt | None = None) -> RoutingTrace:
+    """A trace from BigMoeOnEdge's ``--route-trace`` file.
+
+    Args:
+        path: the file.
+        num_experts: routed experts per layer, where the file's comments don't say ``n_expert``.
+
+    Raises:
+        FileError: missing, or not of this format.
+        TraceError: a broken line (with its number), a missing option, or routing that contradicts itself.
+    """
+    place = str(path)
+    head, columns = _read(path)
+    size = num_experts if num_experts is not None else _whole(head.facts.get("n_expert", ""))
+    if size is None:
+        raise TraceError.of(place, "does not say how many experts a layer has", "give the option num_experts")
+    key = (columns["turn"].astype(np.int64) << 32) | (columns["step"].astype(np.int64) << 1) | columns["phase"]
+    tokens, token = _numbered(key)
+    layers = np.flatnonzero(np.bincount(columns["layer"]))
+    layer = (np.cumsum(np.isin(np.arange(layers[-1] + 1), layers)) - 1)[columns["layer"]]
+    shape = (len(tokens), len(layers), int(columns["slot"].max()) + 1)
+    cell = (token, layer, columns["slot"])
+    experts = np.full(shape, -1, np.int32)
+    experts[cell] = columns["expert"]
+    if np.count_nonzero(experts >= 0) != len(token):
+        raise _twice(cell, shape, f"{place}:{head.lines + 1}")
+    routing = Routing(
+        experts,
+        request=tokens >> 32,
+        position=(tokens & (2**32 - 1)) >> 1,
+        phase=tokens & 1,
+        weights=_weights(columns["weight"], cell, shape, place),
+    )
+    sizes = [head.expert_bytes.get(int(one), 0) for one in layers]
+    return imported_trace(
+        routing,
+        place,
+        size,
+        name=path.stem,
+        model=head.facts.get("model", ""),
+        moe_layer_indices=[int(one) for one in layers],
+        expert_bytes=sizes if all(sizes) else None,
+        source="BigMoeOnEdge route trace",
+    )
+
+
+def _read(path: Path) -> tuple[_Head, dict[str, Array]]:
+    """The head, and every column that is read. [lines] each"""
+    place, head, tables = str(path), None, []
+    for piece in pieces(path):
+        if head is None:
+            head, piece = _split_head(piece, place)
+        if piece.text:
+            expected = "one number for each of " + ",".join(head.columns)
+            table = require_table(piece, place, head.structure, len(head.columns), expected)
+            tables.append(dict(_checked(table, head.columns, place)))
+    if head is None or not tables:
+        raise FileError.of(place, "holds no routing", "a route trace has a line for each routed expert")
+    return head, {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+
+
+def _split_head(piece: Piece, place: str) -> tuple[_Head, Piece]:
+    facts: dict[str, str] = {}
+    expert_bytes: dict[int, int] = {}
+    text, line = piece.text, 1
+    while text.startswith(b"#"):
+        comment, _, text = text.partition(b"\n")
+        said = dict(_FACT.findall(comment.decode("utf-8", "replace")))
+        layer, size = _whole(said.get("layer", "")), _whole(said.get("expert_bytes", ""))
+        if layer is not None and size is not None:
+            expert_bytes[layer] = size
+        facts |= said
+        line += 1
+    header, _, text = text.partition(b"\n")
+    columns = header.decode("utf-8", "replace").split(",")
+    missing = [name for name in (*_COLUMNS, "weight") if name not in columns]
+    if missing or len(set(columns)) != len(columns):
+        told = f"has no column {missing[0]!r}" if missing else "names a column twice"
+        raise FileError.of(f"{place}:{line}", told, "the header of a route trace starts turn,phase,step,layer,slot,expert")
+    return _Head(facts, expert_bytes, columns, line), Piece(line + 1, text)
+
+
+def _checked(table: Table, names: Sequence[str], place: str) -> Iterator[tuple[str, Array]]:
+    for name, (largest, dtype) in _COLUMNS.items():
+        values = table.values[:, names.index(name)]
+        wrong = ~((values >= 0) & (values <= largest) & (values == np.floor(values)))
+        refuse(table, wrong, place, f"{name} must be a whole number from 0 to {largest}")
+        yield name, values.astype(dtype)
+    weights = table.values[:, names.index("weight")]
+    refuse(table, (weights < 0) | (weights > np.finfo(np.float16).max), place, "weight must be from 0 to 65504, or nan")
+    yield "weight", weights.astype(np.float16)
+
+
+def _numbered(key: Array) -> tuple[Array, Array]:
+    """The distinct keys, ascending, and the index of each line's key. Lines of one key mostly stand together. [lines]"""
+    start = np.concatenate([[0], np.flatnonzero(np.diff(key)) + 1])
+    distinct, which = np.unique(key[start], return_inverse=True)
+    return distinct, np.repeat(which, np.diff(start, append=len(key)))
+
+
+def _weights(weight: Array, cell: tuple[Array, ...], shape: tuple[int, ...], place: str) -> Array | None:
+    """By token; None where the file knows none (nan throughout)."""
+    unknown = np.isnan(weight)
+    if unknown.all():
+        return None
+    if unknown.any():
+        raise TraceError.of(place, f"knows the weight of some experts only ({unknown.sum()} are nan)")
+    weights = np.zeros(shape, np.float16)
+    weights[cell] = weight
+    return weights
+
+
+def _twice(cell: tuple[Array, ...], shape: tuple[int, ...], first_line: str) -> TraceError:
+    flat = np.ravel_multi_index(cell, shape)
+    order = np.argsort(flat, kind="stable")
+    again = order[1:][flat[order[1:]] == flat[order[:-1]]]
+    place, _, line = first_line.rpartition(":")
+    told = "repeats a (turn, phase, step, layer, slot) of an earlier line"
+    return TraceError(TraceError.of(f"{place}:{int(line) + int(again.min())}", told, "is it two runs in one file?").faults)
+
+
+def _whole(text: str) -> int | None:
+    return int(text) if text.isdecimal() and len(text) <= 18 else None
