@@ -10,7 +10,7 @@ import simpy
 from moesim.engine.links import Admission
 from moesim.engine.outcome import PrefetchCounts
 from moesim.engine.transfers import Cause, Transfer
-from moesim.replay.counts import notes_of, trim
+from moesim.replay.counts import notes_of, visit_facts
 from moesim.replay.expert_cache import ExpertCache, partition
 from moesim.setup import Setup
 
@@ -28,7 +28,7 @@ class GpuMemory:
 
     def __init__(self, env: simpy.Environment, setup: Setup):
         visits = setup.visits
-        self._env = env
+        self._env, self._visits = env, visits
         self._reserve = setup.rule == "reserve"
         self._caches = partition(
             setup.gpu.policy,
@@ -77,6 +77,7 @@ class GpuMemory:
         self._members = members
         self._computed.clear()
         cache, first = self._caches.of_layer(layer)
+        cache.announce(*visit_facts(self._visits, self.visit))
         cache.begin_visit([key - first for key in members])
 
     def asked(self, key: int, on_the_way: bool) -> None:
@@ -108,7 +109,7 @@ class GpuMemory:
             self._upcoming[key] = note
         if not self._reserve:
             self.overshoot_bytes = max(self.overshoot_bytes, self.used_bytes - self._capacity)
-            for key in trim(cache, [key - first for key in self._members]):
+            for key in cache.trim([key - first for key in self._members]):
                 self._left(key + first)
         self._members = ()
 

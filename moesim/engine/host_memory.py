@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import simpy
+from numpy.typing import NDArray
 
 from moesim.engine.links import Admission
 from moesim.engine.transfers import Cause, Transfer
@@ -14,14 +15,15 @@ from moesim.setup import TierSetup
 class HostMemory:
     """Space in host memory. Its caching policy sees one use for each expert that is asked for from above."""
 
-    def __init__(self, env: simpy.Environment, tier: TierSetup, sizes: np.ndarray[tuple[int], np.dtype[np.int64]]):
+    def __init__(self, env: simpy.Environment, tier: TierSetup, sizes: NDArray[np.int64], experts_per_layer: int):
         self._env = env
+        self._experts_per_layer = experts_per_layer
         self._cache: ExpertCache
         (self._cache,) = partition(
             tier.policy,
             sizes,
             tier.capacity_bytes,
-            experts_per_layer=len(sizes),
+            experts_per_layer=experts_per_layer,
             per_layer=False,
             training_uses=tier.training_uses,
         ).caches
@@ -34,6 +36,7 @@ class HostMemory:
 
     def use(self, key: int) -> None:
         """An expert that is here goes up; it stays until :meth:`release`."""
+        self._announce(key)
         self._cache.begin_visit((key,))
         self._cache.end_visit(((key, 0.0),))
         self._cache.locked[key] += 1
@@ -41,6 +44,7 @@ class HostMemory:
     def admit(self, transfer: Transfer) -> Admission:
         """Take space for a read; waits while everybody here is on the way up."""
         cache, key = self._cache, transfer.key
+        self._announce(key)
         while not cache.fits(key):
             if (leaver := cache.victim()) >= 0:
                 cache.drop(leaver)
@@ -56,6 +60,9 @@ class HostMemory:
         cache.now += 1
         cache.locked[key] += 1
         return True
+
+    def _announce(self, key: int) -> None:
+        self._cache.announce(key // self._experts_per_layer, starts_request=False)
 
     def release(self, key: int) -> None:
         """The expert is up (or no longer wanted there): it may leave from now on."""

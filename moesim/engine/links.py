@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import simpy
 
@@ -21,8 +20,7 @@ from moesim.setup import LinkDiscipline
 Admission = Generator[simpy.Event, Any, bool]
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(NamedTuple):
     """What a server did: a transfer of ``key`` that ``visit`` wanted."""
 
     key: int

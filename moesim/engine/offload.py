@@ -37,7 +37,9 @@ class OffloadNode:
         self.env = env = simpy.Environment()
         self._setup = setup
         self._gpu = GpuMemory(env, setup)
-        self._host = None if setup.host is None else HostMemory(env, setup.host, setup.sizes)
+        self._host = None
+        if setup.host is not None:
+            self._host = HostMemory(env, setup.host, setup.sizes, setup.visits.num_experts)
         self._transfers: dict[int, Transfer] = {}
         self._arrivals: deque[Transfer] = deque()
         self._wake: simpy.Event | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +13,7 @@ from moesim.engine.links import Span
 HIT, LATE, MISS = 0, 1, 2
 
 
-@dataclass(frozen=True)
-class ComputeSpan:
+class ComputeSpan(NamedTuple):
     """What the GPU computed, and when. ``key`` is -1 where it was not a routed expert."""
 
     visit: int

@@ -9,8 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 T = TypeVar("T")
 
-#: How well a number is known: ``measured`` on the device, ``published`` by others about it, ``datasheet`` of its
-#: maker, or ``assumed`` (from memory, by analogy, or computed from something assumed). From strongest to weakest.
+#: How well a number is known: ``measured`` by moesim's own suite or fitted to a table of measurements, ``published`` by
+#: others (who may have measured it), ``datasheet`` of its maker, or ``assumed`` (from memory, by analogy, or computed
+#: from something assumed). From strongest to weakest.
 Kind = Literal["measured", "published", "datasheet", "assumed"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 

@@ -12,6 +12,7 @@
     def on_evict(state_i, state_f, key) -> None                               it left (by `victim`, or otherwise)
     def victim(state_i, state_f, locked) -> int                               who leaves; -1 where all are locked
     def admit(state_i, state_f, key, now, note) -> bool                       optional: keep it after this use?
+    def on_visit(state_i, state_f, layer, starts_request) -> None             optional: a router has spoken
     def preload(params, context) -> list[int]                                 optional: keys resident at the start
 
 ``key`` counts (layer, expert) pairs of this cache from 0, ``now`` counts activations, ``locked[key]`` is nonzero for
@@ -58,6 +59,11 @@ FETCH, CPU = 0, 1
 NOTES = ("next_use", "weight", None)
 _FUTURE_NOTES = ("next_use",)
 
+_OPTIONAL = {
+    "admit": ["state_i", "state_f", "key", "now", "note"],
+    "on_visit": ["state_i", "state_f", "layer", "starts_request"],
+    "preload": ["params", "context"],
+}
 _SIGNATURES: dict[str, dict[str, list[str]]] = {
     "caching": {
         "initial_state": ["params", "context"],
@@ -170,6 +176,11 @@ class Policy:
         """The policy's admission rule, where it has one."""
         return getattr(self.module, "admit", None)
 
+    @property
+    def on_visit(self) -> Callable[..., None] | None:
+        """What the policy does when a visit begins, where it has such a rule."""
+        return getattr(self.module, "on_visit", None)
+
     def preload(self, context: CacheContext) -> list[int]:
         """Keys that are resident at the start."""
         preload = getattr(self.module, "preload", None)
@@ -214,6 +225,10 @@ def check(family: str, name: str, module: ModuleType) -> None:
         if found is None:
             faults.append(Fault(place, f"has no function {function}({', '.join(arguments)})"))
         elif list(inspect.signature(found).parameters) != arguments:
+            faults.append(Fault(place, f"{function} must take ({', '.join(arguments)})"))
+    for function, arguments in _OPTIONAL.items() if family == "caching" else ():
+        found = getattr(module, function, None)
+        if found is not None and list(inspect.signature(found).parameters) != arguments:
             faults.append(Fault(place, f"{function} must take ({', '.join(arguments)})"))
     if (note := getattr(module, "NOTE", None)) not in NOTES:
         faults.append(Fault(place, f"unknown NOTE {note!r}", "known: next_use, weight"))

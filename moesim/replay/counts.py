@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from moesim.errors import PolicyError
 from moesim.policies.api import Policy
-from moesim.replay.expert_cache import CachePartition, ExpertCache, partition
+from moesim.replay.expert_cache import CachePartition, partition
 from moesim.traces.trace import DECODE
 from moesim.traces.visits import Visits
 
@@ -124,6 +124,12 @@ def notes_of(visits: Visits, policy: Policy) -> list[float]:
     return [0.0] * len(visits.activation_key)
 
 
+def visit_facts(visits: Visits, visit: int) -> tuple[int, bool]:
+    """What a policy's ``on_visit`` is told: the layer, and whether a request starts (said once, at the first layer)."""
+    step, layer = divmod(visit, visits.num_layers)
+    return layer, layer == 0 and bool(visits.starts_request[step])
+
+
 def training_uses(visits: Visits) -> NDArray[np.int64]:
     """Activations of each key, to be learned from. [layers * experts]"""
     return np.bincount(visits.activation_key, minlength=visits.num_keys).astype(np.int64)
@@ -168,20 +174,9 @@ def _evict_after(visits: Visits, caches: CachePartition, notes: list[float], pro
                 cache.start_demand(key)
         overshoot = max(overshoot, cache.used_bytes - cache.capacity_bytes)
         cache.end_visit(activations)
-        trim(cache, members)
+        cache.trim(members)
         progress(visit)
     return hits, overshoot
-
-
-def trim(cache: ExpertCache, members: list[int]) -> list[int]:
-    """Rule ``evict_after``: evict down to the capacity, never the visit's own members; returns who left."""
-    evicted: list[int] = []
-    cache.begin_visit(members)
-    while cache.overfull() and (key := cache.victim()) >= 0:
-        cache.drop(key)
-        evicted.append(key)
-    cache.end_visit(())
-    return evicted
 
 
 def _sequential(visits: Visits, caches: CachePartition, notes: list[float], progress: Callable[[int], None]) -> Any:
@@ -200,13 +195,14 @@ def _sequential(visits: Visits, caches: CachePartition, notes: list[float], prog
 
 
 def _each_visit(visits: Visits, caches: CachePartition, notes: list[float]) -> Any:
-    """(visit, cache, its members, its (key, note) activations), keys as the cache counts them."""
+    """Announces each visit; (visit, cache, its members, its (key, note) activations), keys as the cache counts them."""
     lookup_start, lookup_key = visits.lookup_start.tolist(), visits.lookup_key.tolist()
     start, activation_key = visits.activation_start.tolist(), visits.activation_key.tolist()
     for visit in range(visits.num_visits):
         cache, first = caches.of_layer(visit % visits.num_layers)
         members = [key - first for key in lookup_key[lookup_start[visit] : lookup_start[visit + 1]]]
         keys = [key - first for key in activation_key[start[visit] : start[visit + 1]]]
+        cache.announce(*visit_facts(visits, visit))
         yield visit, cache, members, list(zip(keys, notes[start[visit] : start[visit + 1]], strict=True))
 
 

@@ -44,10 +44,20 @@ class ExpertCache:
         self._state_f: list[float] = state_f.tolist()
         self._on_hit, self._on_insert = module.on_hit, module.on_insert
         self._on_evict, self._victim = module.on_evict, module.victim
-        self._admit = policy.admit
+        self._admit, self._on_visit = policy.admit, policy.on_visit
         for key in policy.preload(context):
             self._hold(key)
             self._keep(key, 0.0)
+
+    def announce(self, layer: int, starts_request: bool) -> None:
+        """A router has spoken: tell the policy, if it wants to know.
+
+        Args:
+            layer: the MoE layer, counted in the model.
+            starts_request: whether a request runs its first token in this step; said at the step's first layer.
+        """
+        if self._on_visit is not None:
+            self._on_visit(self._state_i, self._state_f, layer, starts_request)
 
     def begin_visit(self, members: Sequence[int]) -> None:
         """The router has chosen ``members``: none of them makes room for another while the visit runs."""
@@ -102,10 +112,6 @@ class ExpertCache:
         """Whether the free space holds the key."""
         return self.used_bytes + self.sizes[key] <= self.capacity_bytes
 
-    def overfull(self) -> bool:
-        """Whether more is held than the capacity (rule `evict_after` only)."""
-        return self.used_bytes > self.capacity_bytes
-
     def victim(self) -> int:
         """The kept key, none of the locked ones, that the policy would evict now; -1 where there is none."""
         return self._victim(self._state_i, self._state_f, self.locked)
@@ -128,6 +134,18 @@ class ExpertCache:
         if key >= 0:
             return key
         return next((passing for passing in self._passing if self.resident[passing]), -1)
+
+    def trim(self, members: Sequence[int]) -> list[int]:
+        """Rule ``evict_after``: evict down to the capacity, never one of ``members``; returns who left."""
+        evicted = []
+        for member in members:
+            self.locked[member] += 1
+        while self.used_bytes > self.capacity_bytes and (key := self.victim()) >= 0:
+            self.drop(key)
+            evicted.append(key)
+        for member in members:
+            self.locked[member] -= 1
+        return evicted
 
     def drop(self, key: int) -> None:
         """The key leaves and its space is free."""

@@ -6,6 +6,7 @@ that the archive declares and the bytes that are there have been found to agree.
 
 from __future__ import annotations
 
+import io
 import math
 import zipfile
 import zlib
@@ -79,6 +80,18 @@ def read_npy(path: Path) -> Array:
         return mapped
     except OSError as error:
         raise FileError.of(str(path), f"can't be read: {_sentence(error)}") from None
+
+
+def npy_of(data: bytes, place: str) -> Array:
+    """The array in the bytes of an ``.npy`` file.
+
+    Raises:
+        FileError: no ``.npy`` file, truncated, or holding objects.
+    """
+    header = _read_header(place, io.BytesIO(data))
+    _check_size(place, header, len(data))
+    order: Literal["F", "C"] = "F" if header.fortran_order else "C"
+    return np.frombuffer(data, header.dtype, offset=header.length).reshape(header.shape, order=order)
 
 
 def read_folder(path: Path) -> dict[str, Array]:

@@ -170,7 +170,9 @@ class RouterRecorder:
         """What was recorded since the last call: one :class:`Routing` per MoE layer. Forgets it."""
         taken = []
         for passes in self._passes:
-            routing = Routing(*(np.concatenate([getattr(one, part) for one in passes]) for part in ("experts", "weights")))
+            routing = Routing(
+                *(np.concatenate([getattr(one, part) for one in passes]) for part in ("experts", "weights"))
+            )
             for distance in passes[0].lookahead:
                 routing.lookahead[distance] = np.concatenate([one.lookahead[distance] for one in passes])
             taken.append(routing)

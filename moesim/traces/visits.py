@@ -34,6 +34,7 @@ class Visits:
         lookup_start: as ``activation_start``. [visits + 1]
         lookup_key: [lookups]
         lookup_tokens: how many tokens of the step use the expert. [lookups]
+        request_of_row: the request of each of the trace's rows. [rows]
     """
 
     steps: Steps
@@ -47,6 +48,7 @@ class Visits:
     lookup_start: Ints
     lookup_key: Ints
     lookup_tokens: Ints
+    request_of_row: NDArray[np.int32]
 
     @property
     def num_visits(self) -> int:
@@ -57,6 +59,14 @@ class Visits:
     def num_keys(self) -> int:
         """(layer, expert) pairs of the language model."""
         return self.num_layers * self.num_experts
+
+    @cached_property
+    def starts_request(self) -> NDArray[np.bool_]:
+        """Whether a step holds the first token that a request runs. [steps]"""
+        _, first = np.unique(self.request_of_row[self.steps.row], return_index=True)
+        starts = np.zeros(self.steps.num_steps, dtype=bool)
+        starts[np.searchsorted(self.steps.row_start, first, side="right") - 1] = True
+        return starts
 
     @cached_property
     def next_use(self) -> Ints:
@@ -99,6 +109,7 @@ def visits_of(trace: RoutingTrace, steps: Steps) -> Visits:
         lookup_start=np.searchsorted(lookup.visit, np.arange(num_visits + 1)),
         lookup_key=lookup.key,
         lookup_tokens=lookup.tokens,
+        request_of_row=np.asarray(trace.request),
     )
 
 

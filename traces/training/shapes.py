@@ -21,8 +21,8 @@ class Shape:
     config: PreTrainedConfig
     steps: int
     requests: int
-    sequences_per_step: int = 8
-    learning_rate: float = 3e-3
+    sequences_per_step: int = 4
+    learning_rate: float = 4e-3
     balancing: float = 1e-3
 
     @property
@@ -49,9 +49,9 @@ def common(hidden: int, layers: int, heads: int, head_dim: int) -> dict[str, Any
 
 
 def moe_32x4() -> Shape:
-    """32 experts top-4, 24 layers; softmax over the chosen four, as gpt-oss-20b routes."""
+    """32 experts top-4, 12 layers; softmax over the chosen four, as gpt-oss-20b routes (half its layers)."""
     config = Qwen3MoeConfig(
-        **common(hidden=96, layers=24, heads=2, head_dim=48),
+        **common(hidden=96, layers=12, heads=2, head_dim=48),
         num_key_value_heads=1,
         num_experts=32,
         num_experts_per_tok=4,
@@ -59,7 +59,7 @@ def moe_32x4() -> Shape:
         intermediate_size=48,
         norm_topk_prob=True,
     )
-    return Shape("moe-32x4", "gpt-oss-20b", config, steps=1050, requests=72)
+    return Shape("moe-32x4", "gpt-oss-20b", config, steps=2400, requests=72)
 
 
 def moe_8x2() -> Shape:

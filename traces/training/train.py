@@ -1,6 +1,5 @@
 """Train one shape on the CPU: Muon and AdamW, a balancing loss per layer, checkpoints that resume."""
 
-import math
 import resource
 import sys
 import time
@@ -20,8 +19,8 @@ from moesim.traces.capture import find_routers
 
 SEED = 20_261
 WARMUP_STEPS = 40
-CHECKPOINT_SECONDS = 240
-FINAL_LEARNING_RATE = 0.05  # of the peak
+CHECKPOINT_SECONDS = 120
+DECAYING_SHARE = 0.4
 
 
 def build(shape: Shape) -> Any:
@@ -86,12 +85,10 @@ class TrainingStream:
 
 
 def learning_rate(step: int, shape: Shape) -> float:
-    """Linear warm-up, then a cosine from the peak to `FINAL_LEARNING_RATE` of it."""
-    if step < WARMUP_STEPS:
-        return shape.learning_rate * (step + 1) / WARMUP_STEPS
-    progress = (step - WARMUP_STEPS) / max(1, shape.steps - WARMUP_STEPS)
-    fraction = FINAL_LEARNING_RATE + (1 - FINAL_LEARNING_RATE) * 0.5 * (1 + math.cos(math.pi * progress))
-    return shape.learning_rate * fraction
+    """Linear warm-up, the peak, then a linear decay towards zero over the last `DECAYING_SHARE` of the steps."""
+    rising = (step + 1) / WARMUP_STEPS
+    falling = (shape.steps - step) / (DECAYING_SHARE * shape.steps)
+    return shape.learning_rate * min(1.0, rising, falling)
 
 
 class Optimizers:
@@ -142,7 +139,7 @@ def train(shape: Shape, streams: TokenStreams, folder: Path) -> tuple[Any, dict[
     for step in range(state["step"], shape.steps):
         loss = backward(model, balancing, data.batch(step, shape.sequences_per_step), shape.balancing)
         optimizers.step(learning_rate(step, shape))
-        if step % 10 == 0:
+        if step % 20 == 0:
             print(f"{shape.name} step {step} loss {loss:.3f} {clock.wall():.0f} s", file=sys.stderr, flush=True)
         if clock.due() or step + 1 == shape.steps:
             state = clock.advance(step + 1)
@@ -206,7 +203,7 @@ def summary(shape: Shape, model: Any, state: dict[str, Any]) -> dict[str, Any]:
         "tokens_seen": state["step"] * shape.tokens_per_step,
         "context_tokens": CONTEXT,
         "optimiser": "Muon (attention, experts) and AdamW (embedding, routers, norms), peak learning rate "
-        f"{shape.learning_rate}, cosine to {FINAL_LEARNING_RATE} of it",
+        f"{shape.learning_rate}, falling to zero over the last {DECAYING_SHARE:.0%} of the steps",
         "balancing_loss": f"{shape.balancing} per layer (Switch Transformer)",
         "wall_s": round(state["wall_s"]),
         "cpu_s": round(state["cpu_s"]),

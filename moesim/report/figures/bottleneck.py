@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 from moesim.report.figures import palette
@@ -26,7 +27,7 @@ def speedups(figure: Figure, what_if: Sequence[WhatIf]) -> None:
         furthest = max(change.speedup, change.decode_speedup or 0, 1)
         axes.annotate(f"{change.speedup:.2f}×", (furthest, row), (5, 0), textcoords="offset points", va="center")
     axes.axvline(1, color=palette.INK, linewidth=0.8)
-    axes.set_yticks(rows, [change.change for change in what_if])
+    axes.set_yticks(rows, [fill(change.change, 22) for change in what_if])
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.invert_yaxis()

@@ -38,15 +38,15 @@ def request_columns(
     tokens = [num_tokens] if request_tokens is None else list(request_tokens)
     if len(prompt_tokens) != len(tokens):
         told = f"{len(prompt_tokens)} prompt lengths for {len(tokens)} requests"
-        hint = "give request_tokens, the length of each request" if request_tokens is None else "give one for each request"
-        raise TraceError.of(place, told, hint)
+        borders = "give request_tokens, the length of each request"
+        raise TraceError.of(place, told, borders if request_tokens is None else "give one for each request")
     if sum(tokens) != num_tokens or not all(tokens):
         told = f"holds {num_tokens} tokens, the requests have {sum(tokens)} together"
         raise TraceError.of(place, told, "request_tokens counts prompt and output of each request, at least 1")
-    too_long = [i for i, (prompt, all_tokens) in enumerate(zip(prompt_tokens, tokens, strict=True)) if prompt > all_tokens]
-    if too_long:
-        told = f"request {too_long[0]} has {tokens[too_long[0]]} tokens, so no prompt of {prompt_tokens[too_long[0]]}"
-        raise TraceError.of(place, told, "is prompt_tokens right?")
+    for index, (prompt, length) in enumerate(zip(prompt_tokens, tokens, strict=True)):
+        if prompt > length:
+            told = f"request {index} has {length} tokens, so no prompt of {prompt}"
+            raise TraceError.of(place, told, "is prompt_tokens right?")
     position = np.concatenate([np.arange(count) for count in tokens])
     phase = np.where(position < np.repeat(prompt_tokens, tokens), PREFILL, DECODE)
     return np.repeat(np.arange(len(tokens)), tokens), position, phase

@@ -73,7 +73,9 @@ def import_big_moe_on_edge(path: Path, *, num_experts: PositiveInt | None = None
     experts = np.full(shape, -1, np.int32)
     experts[cell] = columns["expert"]
     if np.count_nonzero(experts >= 0) != len(token):
-        raise _twice(cell, shape, f"{place}:{head.lines + 1}")
+        line = head.lines + 1 + _first_repetition(cell, shape)
+        told = "repeats the turn, phase, step, layer and slot of an earlier line"
+        raise TraceError.of(f"{place}:{line}", told, "is it two runs in one file?")
     routing = Routing(
         experts,
         request=tokens >> 32,
@@ -102,8 +104,9 @@ def _read(path: Path) -> tuple[_Head, dict[str, Array]]:
             head, piece = _split_head(piece, place)
         if piece.text:
             expected = "one number for each of " + ",".join(head.columns)
-            table = require_table(piece, place, head.structure, len(head.columns), expected)
-            tables.append(dict(_checked(table, head.columns, place)))
+            wanted = [head.columns.index(name) for name in (*_COLUMNS, "weight")]
+            table = require_table(piece, place, head.structure, len(head.columns), expected, wanted)
+            tables.append(dict(_checked(table, place)))
     if head is None or not tables:
         raise FileError.of(place, "holds no routing", "a route trace has a line for each routed expert")
     return head, {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
@@ -126,23 +129,23 @@ def _split_head(piece: Piece, place: str) -> tuple[_Head, Piece]:
     missing = [name for name in (*_COLUMNS, "weight") if name not in columns]
     if missing or len(set(columns)) != len(columns):
         told = f"has no column {missing[0]!r}" if missing else "names a column twice"
-        raise FileError.of(f"{place}:{line}", told, "the header of a route trace starts turn,phase,step,layer,slot,expert")
+        raise FileError.of(f"{place}:{line}", told, "the header of a route trace starts turn,phase,step,layer")
     return _Head(facts, expert_bytes, columns, line), Piece(line + 1, text)
 
 
-def _checked(table: Table, names: Sequence[str], place: str) -> Iterator[tuple[str, Array]]:
-    for name, (largest, dtype) in _COLUMNS.items():
-        values = table.values[:, names.index(name)]
+def _checked(table: Table, place: str) -> Iterator[tuple[str, Array]]:
+    """Each column that is read, in its type; the last one is the weight."""
+    *columns, weights = table.values.T
+    for (name, (largest, dtype)), values in zip(_COLUMNS.items(), columns, strict=True):
         wrong = ~((values >= 0) & (values <= largest) & (values == np.floor(values)))
         refuse(table, wrong, place, f"{name} must be a whole number from 0 to {largest}")
         yield name, values.astype(dtype)
-    weights = table.values[:, names.index("weight")]
     refuse(table, (weights < 0) | (weights > np.finfo(np.float16).max), place, "weight must be from 0 to 65504, or nan")
     yield "weight", weights.astype(np.float16)
 
 
 def _numbered(key: Array) -> tuple[Array, Array]:
-    """The distinct keys, ascending, and the index of each line's key. Lines of one key mostly stand together. [lines]"""
+    """The distinct keys, ascending, and each line's index into them. Lines of one key mostly stand together. [lines]"""
     start = np.concatenate([[0], np.flatnonzero(np.diff(key)) + 1])
     distinct, which = np.unique(key[start], return_inverse=True)
     return distinct, np.repeat(which, np.diff(start, append=len(key)))
@@ -160,13 +163,12 @@ def _weights(weight: Array, cell: tuple[Array, ...], shape: tuple[int, ...], pla
     return weights
 
 
-def _twice(cell: tuple[Array, ...], shape: tuple[int, ...], first_line: str) -> TraceError:
+def _first_repetition(cell: tuple[Array, ...], shape: tuple[int, ...]) -> int:
+    """Index of the first line about a cell of an earlier line."""
     flat = np.ravel_multi_index(cell, shape)
     order = np.argsort(flat, kind="stable")
     again = order[1:][flat[order[1:]] == flat[order[:-1]]]
-    place, _, line = first_line.rpartition(":")
-    told = "repeats a (turn, phase, step, layer, slot) of an earlier line"
-    return TraceError(TraceError.of(f"{place}:{int(line) + int(again.min())}", told, "is it two runs in one file?").faults)
+    return int(again.min())
 
 
 def _whole(text: str) -> int | None:

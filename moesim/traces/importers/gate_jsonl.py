@@ -1,13 +1,13 @@
 """JSON lines ``{"layer_idx", "token_idx", "selected_ids", "gate_weights"}``, one for each token and layer.
 
-Tokens are numbered through the file by ``token_idx``; lines may stand in any order. A line with fewer experts than others is
-a token that used fewer. ``gate_weights`` may be missing from all lines.
+``token_idx`` counts tokens through the file; lines may stand in any order. A line with fewer experts than others is a
+token that used fewer. ``gate_weights`` may be missing, but then from every line.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,185 @@ from pydantic import PositiveInt
 
 from moesim.errors import TraceError
 from moesim.traces.array_files import Array
-from moesim.traces.importers._number_lines import Piece, Table, pieces, read_table, refuse, shown, structure_of
+from moesim.traces.importers._number_lines import Piece, pieces, read_table, shown, structure_of
 from moesim.traces.importers._requests import Numbers, request_columns
 from moesim.traces.importers._routing import Routing, imported_trace
 from moesim.traces.trace import RoutingTrace
+
+_NEEDED = ("layer_idx", "token_idx", "selected_ids")
+_KEYS = (*_NEEDED, "gate_weights")
+_MAX = {"layer_idx": 65535, "token_idx": 2**30, "selected_ids": 65535}
+_HINT = 'a line is {"layer_idx": 0, "token_idx": 0, "selected_ids": [3, 1], "gate_weights": [0.7, 0.3]}'
+
+
+def import_gate_jsonl(
+    path: Path,
+    *,
+    num_experts: PositiveInt,
+    prompt_tokens: Numbers,
+    request_tokens: Numbers | None = None,
+    model: str = "",
+) -> RoutingTrace:
+    """A trace from JSON lines of gate decisions.
+
+    Args:
+        path: the file.
+        num_experts: routed experts per layer.
+        prompt_tokens: how many tokens of each request are its prompt.
+        request_tokens: how many tokens each request has; None: the file is one request.
+        model: name of the language model.
+
+    Raises:
+        FileError: missing or no text.
+        TraceError: a broken line (with its number), or routing that doesn't fit the options.
+    """
+    place = str(path)
+    lines = _Lines.joined([_read(piece, place) for piece in pieces(path)], place)
+    first, last = int(lines.token.min()), int(lines.token.max())
+    layers = np.flatnonzero(np.bincount(lines.layer))
+    layer = (np.cumsum(np.isin(np.arange(layers[-1] + 1), layers)) - 1)[lines.layer]
+    token = lines.token - first
+    seen = np.bincount(token)
+    if not seen.all():
+        told = f"token_idx skips {first + int(seen.argmin())}, between {first} and {last}"
+        raise TraceError.of(place, told, "number the tokens without gaps, request after request")
+    cells = token.astype(np.int64) * len(layers) + layer
+    _refuse_repetition(cells, place)
+    experts = np.full((len(seen), len(layers), lines.experts.shape[1]), -1, np.int32)
+    experts[token, layer] = lines.experts
+    weights = None
+    if lines.weights is not None:
+        weights = np.zeros(experts.shape, np.float32)
+        weights[token, layer] = lines.weights
+    request, position, phase = request_columns(len(seen), prompt_tokens, request_tokens, place)
+    return imported_trace(
+        Routing(experts, request, position, phase, weights),
+        place,
+        num_experts,
+        name=path.stem,
+        model=model,
+        moe_layer_indices=[int(one) for one in layers],
+    )
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """What lines say: layer and token [lines], experts and weights [lines, most experts of a line]; -1, 0 = none."""
+
+    layer: Array
+    token: Array
+    experts: Array
+    weights: Array | None
+
+    @classmethod
+    def joined(cls, parts: list[_Lines], place: str) -> _Lines:
+        """All of them.
+
+        Raises:
+            TraceError: there are none, or only some know weights.
+        """
+        if not sum(len(part.layer) for part in parts):
+            raise TraceError.of(place, "holds no routing", _HINT)
+        if len({part.weights is None for part in parts}) > 1:
+            raise TraceError.of(place, "has gate_weights in some lines only")
+        width = max(part.experts.shape[1] for part in parts)
+        layer, token = (np.concatenate([getattr(part, name) for part in parts]) for name in ("layer", "token"))
+        experts = np.concatenate([_widened(part.experts, width, -1) for part in parts])
+        known = [_widened(part.weights, width, 0) for part in parts if part.weights is not None]
+        return cls(layer, token, experts, np.concatenate(known) if known else None)
+
+
+def _widened(values: Array, width: int, fill: int) -> Array:
+    return np.pad(values, ((0, 0), (0, width - values.shape[1])), constant_values=fill)
+
+
+def _read(piece: Piece, place: str) -> _Lines:
+    """Quickly where all lines are built like the first one, else line by line."""
+    first, _, _ = piece.text.partition(b"\n")
+    example = _parsed(first, f"{place}:{piece.first_line}")
+    lines = _read_alike(piece, first + b"\n", example)
+    if lines is None:
+        text = piece.text.splitlines()
+        rows = [_parsed(line, f"{place}:{piece.first_line + index}") for index, line in enumerate(text)]
+        lines = _packed(rows, place, piece.first_line)
+    return lines
+
+
+def _read_alike(piece: Piece, line: bytes, example: dict[str, Any]) -> _Lines | None:
+    table = read_table(Piece(1, _without_keys(piece.text)), structure_of(_without_keys(line)), _columns(example))
+    if table is None:
+        return None
+    found: dict[str, Array] = {}
+    start = 0
+    for key, value in example.items():
+        width = len(value) if isinstance(value, list) else 1
+        found[key] = table.values[:, start : start + width]
+        start += width
+    for key, largest in _MAX.items():
+        if ((found[key] < 0) | (found[key] > largest) | (found[key] != np.floor(found[key]))).any():
+            return None
+    weights = found.get("gate_weights")
+    return _Lines(
+        found["layer_idx"][:, 0].astype(np.uint16),
+        found["token_idx"][:, 0].astype(np.int32),
+        found["selected_ids"].astype(np.int32),
+        None if weights is None else weights.astype(np.float32),
+    )
+
+
+def _without_keys(text: bytes) -> bytes:
+    for key in _KEYS:
+        text = text.replace(f'"{key}"'.encode(), b"")
+    return text
+
+
+def _columns(example: dict[str, Any]) -> int:
+    return sum(len(value) if isinstance(value, list) else 1 for value in example.values())
+
+
+def _parsed(line: bytes, place: str) -> dict[str, Any]:
+    """One line, checked.
+
+    Raises:
+        TraceError: it is no such line.
+    """
+    try:
+        said = json.loads(line)
+    except (ValueError, RecursionError):
+        raise TraceError.of(place, f"is not JSON (got {shown(line)})", _HINT) from None
+    if not isinstance(said, dict) or set(said) - set(_KEYS) or not set(_NEEDED) <= set(said):
+        raise TraceError.of(place, f"must have just the keys {', '.join(_KEYS)} (got {shown(line)})", _HINT)
+    for key, largest in _MAX.items():
+        values = said[key] if key == "selected_ids" else [said[key]]
+        if not isinstance(values, list) or not all(type(one) is int and 0 <= one <= largest for one in values):
+            raise TraceError.of(place, f"{key} must be whole numbers from 0 to {largest} (got {shown(line)})", _HINT)
+    weights = said.get("gate_weights", [0] * len(said["selected_ids"]))
+    if not isinstance(weights, list) or not all(type(one) in (int, float) for one in weights):
+        raise TraceError.of(place, f"gate_weights must be numbers (got {shown(line)})", _HINT)
+    if len(weights) != len(said["selected_ids"]):
+        raise TraceError.of(place, "gate_weights must be as many as selected_ids", _HINT)
+    return said
+
+
+def _packed(rows: list[dict[str, Any]], place: str, first_line: int) -> _Lines:
+    weighted = ["gate_weights" in row for row in rows]
+    if any(weighted) and not all(weighted):
+        line = first_line + weighted.index(not weighted[0])
+        raise TraceError.of(f"{place}:{line}", "gate_weights stands in some lines only")
+    width = max(len(row["selected_ids"]) for row in rows)
+    experts = np.full((len(rows), width), -1, np.int32)
+    weights = np.zeros((len(rows), width), np.float32)
+    for index, row in enumerate(rows):
+        experts[index, : len(row["selected_ids"])] = row["selected_ids"]
+        weights[index, : len(row["selected_ids"])] = row.get("gate_weights", 0)
+    layer = np.array([row["layer_idx"] for row in rows], np.uint16)
+    token = np.array([row["token_idx"] for row in rows], np.int32)
+    return _Lines(layer, token, experts, weights if weighted[0] else None)
+
+
+def _refuse_repetition(cells: Array, place: str) -> None:
+    order = np.argsort(cells, kind="stable")
+    again = order[1:][cells[order[1:]] == cells[order[:-1]]]
+    if len(again):
+        told = "repeats the layer_idx and token_idx of an earlier line"
+        raise TraceError.of(f"{place}:{int(again.min()) + 1}", told, "number the tokens on from request to request")

@@ -72,16 +72,20 @@ def _activations(path: Path, num_experts: int) -> tuple[Array, Array, int]:
         if piece.first_line == 1 and piece.text.startswith(_HEADER):
             first_line = 2
             piece = Piece(first_line, piece.text.removeprefix(_HEADER))
-        table = require_table(piece, place, b",\n", 2, "'layer,expert', two whole numbers", integers=True)
+        table = require_table(piece, place, b",\n", 2, "'layer,expert', two whole numbers")
         layer, expert = table.values.T
-        refuse(table, (layer < 0) | (layer > _MAX_LAYER), place, "names an impossible layer")
+        refuse(table, ~_whole(layer, _MAX_LAYER), place, "names an impossible layer")
         wrong = f"names an expert outside 0 to {num_experts - 1}"
-        refuse(table, (expert < 0) | (expert >= num_experts), place, wrong, "is num_experts right?")
+        refuse(table, ~_whole(expert, num_experts - 1), place, wrong, "is num_experts right?")
         layers.append(layer.astype(np.uint16))
         experts.append(expert.astype(np.uint16))
     if not sum(map(len, layers)):
         raise TraceError.of(place, "holds no activations")
     return np.concatenate(layers), np.concatenate(experts), first_line
+
+
+def _whole(values: Array, largest: int) -> Array:
+    return np.asarray((values >= 0) & (values <= largest) & (values == np.floor(values)))
 
 
 @dataclass(frozen=True)
