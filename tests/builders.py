@@ -28,7 +28,7 @@ def trace_of(
     requests: Sequence[int] | None = None,
     lookahead: dict[int, Any] | None = None,
 ) -> RoutingTrace:
-    """A trace from [tokens, layers, top_k]; -1 is no expert. The first ``prompt`` tokens of each request are prefill."""
+    """A trace from [tokens, layers, top_k]; -1 is no expert. The first ``prompt`` tokens of a request are prefill."""
     ids = np.asarray(experts)
     dtype = expert_dtype(num_experts)
     sentinel = np.iinfo(dtype).max

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from moesim import __version__
 from moesim.cli import cards, replay, report, run, trace
 from moesim.cli.console import set_flags
+from moesim.version import __version__
 
 app = typer.Typer(
     help="Simulate mixture-of-experts inference with expert offloading: how fast, limited by what, and what would help.",

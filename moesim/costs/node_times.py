@@ -116,9 +116,7 @@ def _sequences(visits: Visits, trace: RoutingTrace) -> Ints:
 def _cpu(spec: ModelSpec, precisions: Precisions, node: Node, visits: Visits) -> Floats:
     """Weights from DRAM or arithmetic, whichever is longer, and bf16 activations over the link both ways."""
     weights = parameters.expert_params(spec)
-    op = roofline(
-        2 * weights * visits.lookup_tokens, precisions.experts.bytes_for(weights), 0, cpu_device(node.cpu)
-    )
+    op = roofline(2 * weights * visits.lookup_tokens, precisions.experts.bytes_for(weights), 0, cpu_device(node.cpu))
     activations = 2 * spec.hidden_size * visits.lookup_tokens
     return op.total_s + 2 * transfer_s(activations, node.link.latency.value, node.link.bandwidth.value)
 

@@ -39,9 +39,7 @@ class OpTime:
         return self.launch_s + (self.compute_s + self.memory_s)
 
     def __add__(self, other: OpTime) -> OpTime:
-        return OpTime(
-            self.compute_s + other.compute_s, self.memory_s + other.memory_s, self.launch_s + other.launch_s
-        )
+        return OpTime(self.compute_s + other.compute_s, self.memory_s + other.memory_s, self.launch_s + other.launch_s)
 
 
 def roofline(flop: ArrayLike, bytes_moved: ArrayLike, kernels: ArrayLike, device: Device) -> OpTime:

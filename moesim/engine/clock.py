@@ -9,16 +9,17 @@ from __future__ import annotations
 from typing import Any
 
 import simpy
+from simpy.events import EventPriority
 
-ARRIVE = 1  # SimPy's NORMAL, the order of plain events
-ASK = 2
-DISPATCH = 3
+ARRIVE = EventPriority(1)  # SimPy's NORMAL, the order of plain events
+ASK = EventPriority(2)
+DISPATCH = EventPriority(3)
 
 
 class Pause(simpy.Event):
     """A timeout whose order among events at the same time can be chosen."""
 
-    def __init__(self, env: simpy.Environment, delay_s: float, order: int):
+    def __init__(self, env: simpy.Environment, delay_s: float, order: EventPriority):
         super().__init__(env)
         self._ok = True
         self._value: Any = None

@@ -7,7 +7,7 @@ prefetch that has not started.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
 import simpy
@@ -82,7 +82,7 @@ class Link:
             idle, self._idle = self._idle, None
             idle.succeed()
 
-    def _serve(self) -> Iterator[simpy.Event]:
+    def _serve(self) -> Generator[simpy.Event, Any, None]:
         env = self._env
         while True:
             if not self._queue:

@@ -8,7 +8,8 @@ experts, then those that are there, then the others as they arrive.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from typing import Any
 
 import numpy as np
 import simpy
@@ -59,7 +60,7 @@ class OffloadNode:
         """Links and the CPU, and where a transfer goes from each."""
         setup, copy_s, read_s = self._setup, self._setup.times.copy_s.tolist(), self._setup.times.read_s.tolist()
         cpu_s = setup.times.cpu_s.tolist()
-        top = self._gpu.admit, self._reached_gpu
+        top = self._admit_to_gpu, self._reached_gpu
         flash_admit, flash_arrive = top if setup.unified or self._host is None else (self._host.admit, self._read)
         self._pcie = Link(
             self.env,
@@ -85,7 +86,7 @@ class OffloadNode:
             "fifo",
             duration_s=lambda transfer: cpu_s[transfer.lookup],
             admit=_always,
-            arrive=self._computed_on_cpu,
+            arrive=self._done,
             causes=(Cause.CPU_QUEUE, Cause.CPU),
         )
 
@@ -107,7 +108,7 @@ class OffloadNode:
 
     # ---- The GPU ---------------------------------------------------------------------------------------------------
 
-    def run(self) -> Iterator[simpy.Event]:
+    def run(self) -> Generator[simpy.Event, Any, None]:
         """The GPU's compute stream: every visit of every step, in order."""
         layers, env = self._setup.visits.num_layers, self.env
         for step, after_s in enumerate(self._after_s):
@@ -202,7 +203,7 @@ class OffloadNode:
     def _decide_on_cpu(self, key: int, lookup: int) -> bool:
         read_s = self._read_s[key] if self._host is not None and not self._host.holds(key) else 0.0
         tokens, cpu_s = self._lookup_tokens[lookup], self._cpu_s[lookup]
-        return self._decide(self._miss_state, tokens, read_s + self._fetch_s[key], read_s + cpu_s) == CPU
+        return bool(self._decide(self._miss_state, tokens, read_s + self._fetch_s[key], read_s + cpu_s) == CPU)
 
     def _prefetch(self, visit: int) -> None:
         """Send for what the policy proposes at this visit."""
@@ -253,31 +254,38 @@ class OffloadNode:
     def _up(self, transfer: Transfer) -> None:
         (self._cpu if transfer.on_cpu else self._pcie).put(transfer)
 
+    def _admit_to_gpu(self, transfer: Transfer) -> Admission:
+        admitted = yield from self._gpu.admit(transfer)
+        if not admitted:
+            self._end(transfer)
+        return admitted
+
     def _read(self, transfer: Transfer) -> None:
         """An expert has come from flash to host memory; a prefetch that is no longer wanted ends here."""
         if transfer.is_demand or transfer.visit > self._asked_visit:
             self._up(transfer)
         else:
             self._gpu.counts.withdrawn += 1
-            self._done(transfer)
+            self._end(transfer)
 
     def _reached_gpu(self, transfer: Transfer) -> None:
         self._gpu.arrived(transfer.key, was_prefetch=not transfer.is_demand)
         self._done(transfer)
 
-    def _computed_on_cpu(self, transfer: Transfer) -> None:
-        self._done(transfer)
-
     def _done(self, transfer: Transfer) -> None:
         """A transfer is through; whoever waits for it goes on."""
-        del self._transfers[transfer.key]
-        if self._host is not None:
-            self._host.release(transfer.key)
+        self._end(transfer)
         if transfer.lookup >= 0:
             self._arrivals.append(transfer)
             if self._wake is not None:
                 wake, self._wake = self._wake, None
                 wake.succeed()
+
+    def _end(self, transfer: Transfer) -> None:
+        """A transfer is over, and host memory need not hold its expert any longer."""
+        del self._transfers[transfer.key]
+        if self._host is not None:
+            self._host.release(transfer.key)
 
     def outcome(self) -> Outcome:
         """The record of the run."""

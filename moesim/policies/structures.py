@@ -9,13 +9,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
+#: A list of integers when a policy is interpreted, an int64 array when it is compiled.
+Ints = list[int]
 
 # ---- A list ordered from newest to oldest over keys 0 .. n-1 -------------------------------------------------------
 # layout: [0] n, [1] newest, [2] oldest, [3 : 3+n] the next newer key, [3+n : 3+2n] the next older key; -1 is none
 
 
-def empty_list(num_keys: int) -> Ints:
+def empty_list(num_keys: int) -> NDArray[np.int64]:
     """A recency list that holds none of ``num_keys`` keys yet."""
     state = np.full(3 + 2 * num_keys, -1, dtype=np.int64)
     state[0] = num_keys
@@ -60,7 +61,7 @@ def oldest_unlocked(state: Ints, locked: Ints) -> int:
 # each key's rank, each key's tie
 
 
-def empty_heap(num_keys: int) -> Ints:
+def empty_heap(num_keys: int) -> NDArray[np.int64]:
     """A heap that holds none of ``num_keys`` keys yet."""
     state = np.zeros(2 + 4 * num_keys, dtype=np.int64)
     state[0] = num_keys

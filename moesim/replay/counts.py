@@ -78,7 +78,7 @@ def count(
     rule: Rule = "reserve",
     phase: Phase = "all",
     training_uses: NDArray[np.int64] | None = None,
-    progress: Callable[[int], None] = lambda visits_done: None,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> Counts:
     """Replay ``visits`` through a cache that starts cold (or with what the policy preloads).
 
@@ -118,9 +118,9 @@ def count(
 def notes_of(visits: Visits, policy: Policy) -> list[float]:
     """The ``note`` of every activation, as the policy asked for it. [activations]"""
     if policy.note == "next_use":
-        return visits.next_use.astype(np.float64).tolist()
+        return [float(use) for use in visits.next_use.tolist()]
     if policy.note == "weight":
-        return visits.activation_weight.tolist()
+        return [float(weight) for weight in visits.activation_weight.tolist()]
     return [0.0] * len(visits.activation_key)
 
 

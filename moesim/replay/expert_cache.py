@@ -114,7 +114,7 @@ class ExpertCache:
 
     def victim(self) -> int:
         """The kept key, none of the locked ones, that the policy would evict now; -1 where there is none."""
-        return self._victim(self._state_i, self._state_f, self.locked)
+        return int(self._victim(self._state_i, self._state_f, self.locked))
 
     def next_to_leave(self) -> int:
         """Who makes room for a demand of the running visit; -1 where nobody can.

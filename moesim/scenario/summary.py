@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim import __version__
 from moesim.costs.roofline import OpTime
 from moesim.engine import Outcome
 from moesim.engine.links import Span
@@ -38,6 +37,7 @@ from moesim.results.result import (
 )
 from moesim.scenario.build import Built
 from moesim.traces.trace import DECODE, PREFILL
+from moesim.version import __version__
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

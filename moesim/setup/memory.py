@@ -61,15 +61,16 @@ def plan_memory(
         hint = "a larger GPU, precision.dense: int8, or a smaller batch"
         faults.append(Fault("memory.gpu_experts", f"nothing is left for experts on the GPU: {spent}", hint))
     elif gpu_experts is not None and gpu_experts > left:
-        given = f"{format_bytes(gpu_experts)} for experts do not fit on the GPU: {format_bytes(left)} are left ({spent})"
+        given = f"{format_bytes(gpu_experts)} for experts do not fit: {format_bytes(left)} are left ({spent})"
         faults.append(Fault("memory.gpu_experts", given, "auto takes what is left"))
     host_left = gpu_total if unified else host_total - host_reserve
     if host_experts is not None and host_experts > host_left:
-        given = f"{format_bytes(host_experts)} for experts do not fit into host memory: {format_bytes(host_left)} are left"
+        given = f"{format_bytes(host_experts)} for experts do not fit: {format_bytes(host_left)} are left"
         faults.append(Fault("memory.host_experts", given, "more hardware.host_memory, or auto"))
     on_host = max(0, host_left) if host_experts is None else host_experts
     if not unified and on_host < all_experts and not has_storage:
-        lacks = f"host memory holds {format_bytes(on_host)} of {format_bytes(all_experts)} of experts, and no storage is below"
+        held = f"{format_bytes(on_host)} of {format_bytes(all_experts)} of experts"
+        lacks = f"host memory holds {held}, and no storage is below"
         faults.append(Fault("hardware", lacks, "name a storage card, or more host_memory"))
     if faults:
         raise ScenarioError(faults)

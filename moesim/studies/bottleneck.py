@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from moesim.costs.node_times import Times
 from moesim.costs.roofline import OpTime
 from moesim.costs.transfer import transfer_s
 from moesim.engine import Outcome, simulate
@@ -39,7 +38,7 @@ class Change:
     setup: Setup
 
 
-def with_what_ifs(run: Run, progress: Callable[[str], None] = lambda name: None) -> Result:
+def with_what_ifs(run: Run, progress: Callable[[str], None] = lambda _: None) -> Result:
     """The run's Result with every change that could help simulated, most helpful first.
 
     Args:
@@ -94,18 +93,25 @@ def _changes(run: Run) -> Iterator[Change]:
     if (faster := _NEXT_LINK.get(node.link.name)) is not None and not setup.unified:
         link = load_link(faster)
         copy_s = transfer_s(setup.sizes, link.latency.value, link.bandwidth.value)
-        yield Change(link.title, "the host link replaced", ("PCIe",), _timed(setup, replace(times, copy_s=copy_s)))
+        faster_link = replace(times, copy_s=copy_s)
+        yield Change(link.title, "the host link replaced", ("PCIe",), replace(setup, times=faster_link))
     if setup.host is not None or setup.unified:
         meaning = "the drive reads twice as fast"
-        yield Change("twice the flash speed", meaning, ("flash",), _timed(setup, replace(times, read_s=times.read_s / 2)))
+        faster_drive = replace(times, read_s=times.read_s / 2)
+        yield Change("twice the flash speed", meaning, ("flash",), replace(setup, times=faster_drive))
     if setup.host is not None:
         meaning = "host memory holds every expert; flash is not read"
         yield Change("all experts in host memory", meaning, ("flash",), replace(setup, host=None))
-    faster_gpu = {part: _faster_memory(getattr(times, part)) for part in ("before", "shared", "expert", "after")}
-    meaning = "GPU memory twice as fast, arithmetic and launches unchanged"
-    yield Change(
-        "twice the GPU memory bandwidth", meaning, ("GPU memory bandwidth",), _timed(setup, replace(times, **faster_gpu))
+    faster_gpu = replace(
+        times,
+        before=_faster_memory(times.before),
+        shared=_faster_memory(times.shared),
+        expert=_faster_memory(times.expert),
+        after=_faster_memory(times.after),
     )
+    meaning = "GPU memory twice as fast, arithmetic and launches unchanged"
+    limits = ("GPU memory bandwidth",)
+    yield Change("twice the GPU memory bandwidth", meaning, limits, replace(setup, times=faster_gpu))
     yield from _better_policies(run)
 
 
@@ -126,10 +132,6 @@ def _better_policies(run: Run) -> Iterator[Change]:
             waits,
             replace(setup, candidates=candidates),
         )
-
-
-def _timed(setup: Setup, times: Times) -> Setup:
-    return replace(setup, times=times)
 
 
 def _faster_memory(op: OpTime) -> OpTime:

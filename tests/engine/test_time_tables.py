@@ -16,7 +16,7 @@ def link_log(outcome, link):
 
 
 def stalls(outcome):
-    return {cause.name: seconds for cause, seconds in zip(Cause, outcome.stall_s.sum(axis=0)) if seconds}
+    return {cause.name: seconds for cause, seconds in zip(Cause, outcome.stall_s.sum(axis=0), strict=True) if seconds}
 
 
 def test_miss_then_hit():
@@ -35,8 +35,8 @@ def test_miss_then_hit():
 def test_resident_experts_run_first_and_the_second_copy_waits_for_the_first():
     trace = trace_of([[[0, 1]], [[2, 0]], [[3, 1]]], num_experts=4)
     outcome = simulate(setup_of(trace, slots=4))
-    # token 1 asks at 1: copies 1-5, 5-9; expert 0 runs 5-6, expert 1 9-10; token 2 asks at 11: 0 is there and runs 11-12
-    # while 2 is copied 11-15 and runs 15-16; token 3 asks at 17: 1 runs 17-18, 3 is copied 17-21 and runs 21-22
+    # token 1 asks at 1: copies 1-5, 5-9; expert 0 runs 5-6, expert 1 9-10; token 2 asks at 11: 0 runs 11-12 while
+    # 2 is copied 11-15 and runs 15-16; token 3 asks at 17: 1 runs 17-18, 3 is copied 17-21 and runs 21-22
     assert link_log(outcome, "pcie") == [(0, True, 1, 5), (1, True, 5, 9), (2, True, 11, 15), (3, True, 17, 21)]
     assert outcome.step_end_s.tolist() == [10, 16, 22]
     assert outcome.label.tolist() == [MISS, MISS, MISS, HIT, MISS, HIT]
@@ -89,10 +89,24 @@ def test_demand_precedes_queued_prefetches_only_under_demand_first():
     look = {2: [[[0, 1], [-1, -1], [-1, -1]]]}
     trace = trace_of([[[0, -1], [0, -1], [0, 1]]], num_experts=2, lookahead=look)
     orders = {
-        link: [key for key, *_ in link_log(simulate(setup_of(trace, slots=6, prefetch=("next-gate", {"lookahead": 2}), link=link)), "pcie")]
+        link: [
+            key
+            for key, *_ in link_log(
+                simulate(setup_of(trace, slots=6, prefetch=("next-gate", {"lookahead": 2}), link=link)), "pcie"
+            )
+        ]
         for link in ("demand-first", "fifo")
     }
     assert orders == {"demand-first": [0, 4, 2, 5], "fifo": [0, 4, 5, 2]}
+
+
+def test_a_prefetch_without_room_is_given_up_and_can_be_demanded_later():
+    trace = trace_of([[[0, 1], [2, 3]]], num_experts=4, lookahead={1: [[[2, 3], [-1, -1]]]})
+    outcome = simulate(setup_of(trace, slots=1, prefetch=("next-gate", {}), link="fifo", copy_s=0.5, expert_s=4.0))
+    # 1 takes the only room at 5.5 and keeps it while it is computed, so 2 and 3 of layer 1 (keys 6, 7) find none
+    assert outcome.prefetch.no_room == 2
+    assert [key for key, *_ in link_log(outcome, "pcie")] == [0, 1, 6, 7]
+    assert outcome.label.tolist() == [MISS] * 4
 
 
 def test_a_visit_larger_than_the_cache_runs_in_waves():
@@ -119,7 +133,7 @@ def test_room_is_free_only_when_its_holder_is_computed():
 def test_flash_is_read_first_and_host_memory_keeps_what_it_holds():
     trace = trace_of([[[0]], [[1]], [[0]]], num_experts=2)
     outcome = simulate(setup_of(trace, slots=1, host_slots=2))
-    # 0: read 1-9, copied 9-13, runs 13-14; 1: asked 15, read 15-23, copied 23-27, runs 27-28; 0 again: asked 29, in host
+    # 0: read 1-9, copied 9-13, runs 13-14; 1: read 15-23, copied 23-27, runs 27-28; 0 again: asked 29, in host
     assert link_log(outcome, "flash") == [(0, True, 1, 9), (1, True, 15, 23)]
     assert link_log(outcome, "pcie") == [(0, True, 9, 13), (1, True, 23, 27), (0, True, 29, 33)]
     assert outcome.step_end_s.tolist() == [14, 28, 34]

@@ -21,7 +21,9 @@ from moesim.replay.expert_cache import ExpertCache
 CACHING = api.names("caching")
 ONLINE = [name for name in CACHING if not api.load("caching", name).needs_future]
 TRACES = st.lists(
-    st.lists(st.permutations(range(4)).map(lambda order: list(order[:2])), min_size=2, max_size=2), min_size=1, max_size=12
+    st.lists(st.permutations(range(4)).map(lambda order: list(order[:2])), min_size=2, max_size=2),
+    min_size=1,
+    max_size=12,
 )
 FAST = settings(max_examples=60, deadline=None)
 
@@ -52,7 +54,9 @@ def compiled(function, done):
     """``function`` compiled by numba, with every function of this project that it calls."""
     if function not in done:
         names = {
-            name: compiled(value, done) if inspect.isfunction(value) and value.__module__.startswith("moesim.") else value
+            name: compiled(value, done)
+            if inspect.isfunction(value) and value.__module__.startswith("moesim.")
+            else value
             for name, value in function.__globals__.items()
             if name in function.__code__.co_names
         }
@@ -150,7 +154,9 @@ def test_engine_and_counting_replay_label_alike(name, rows, slots, prompt, per_l
         assert (simulate(setup).label == 0).tolist() == counts.hit.tolist()
 
 
-@pytest.mark.parametrize("name", [name for name in api.names("prefetch") if not api.load("prefetch", name).needs_future])
+@pytest.mark.parametrize(
+    "name", [name for name in api.names("prefetch") if not api.load("prefetch", name).needs_future]
+)
 def test_causal_prefetchers_do_not_see_the_tail(name):
     """Changing the routing from token 6 on does not change what is proposed before."""
     rng = np.random.default_rng(3)

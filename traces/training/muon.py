@@ -3,7 +3,7 @@
 On few tokens it learns markedly faster than AdamW, which still trains the embedding, the norms and the routers.
 """
 
-from collections.abc import Iterable
+from typing import Any
 
 import torch
 
@@ -24,25 +24,29 @@ def orthogonalised(update: torch.Tensor) -> torch.Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum, orthogonalised, scaled so that an update's root mean square is 0.2 (as AdamW's typically is)."""
+    """Nesterov momentum, orthogonalised, scaled to an update of root mean square 0.2, which is typical of AdamW.
 
-    def __init__(
-        self, parameters: Iterable[torch.nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.1
-    ):
-        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+    A parameter group may hold matrices that are `fused` of several, one below the other: each is orthogonalised alone.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], lr: float, momentum: float = 0.95, weight_decay: float = 0.1):
+        super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "fused": 1})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self) -> None:  # type: ignore[override]
         """One update of every parameter that has a gradient."""
         for group in self.param_groups:
             for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                if not state:
-                    state["momentum"] = torch.zeros_like(parameter)
-                state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
-                update = orthogonalised(parameter.grad.lerp(state["momentum"], group["momentum"]))
-                scale = 0.2 * max(parameter.shape[-2:]) ** 0.5
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.add_(update, alpha=-group["lr"] * scale)
+                if parameter.grad is not None:
+                    self._update(parameter, group)
+
+    def _update(self, parameter: torch.nn.Parameter, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+        state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
+        update = parameter.grad.lerp(state["momentum"], group["momentum"])
+        parts = orthogonalised(update.unflatten(-2, (group["fused"], -1)))
+        scale = 0.2 * max(parts.shape[-2:]) ** 0.5
+        parameter.mul_(1 - group["lr"] * group["weight_decay"])
+        parameter.add_(parts.flatten(-3, -2), alpha=-group["lr"] * scale)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from shapes import Shape
 from tokens import VOCABULARY, TokenStreams
 from train import SEED, held_out_loss
 
-from moesim.traces import RoutingTrace, TraceCard, save_trace
 from moesim.traces import Domain as CardDomain
-from moesim.traces.capture import DECODE, Request, capture
+from moesim.traces import RoutingTrace, TraceCard, save_trace
+from moesim.traces.capture import Request, capture
 
 PROMPT_TOKENS = (64, 256)
 NEW_TOKENS = (65, 193)  # the last one is not fed back: 64 to 192 decode rows
@@ -87,7 +88,6 @@ def record(model: Any, shape: Shape, corpus: Corpus, streams: TokenStreams, trai
         domains=domains,
         suppress_tokens=[0],  # a request does not wander into another document
     )
-    decode = trace.phase == DECODE
     card = trace.card.model_dump() | {
         "model": f"{type(model).__name__}, trained from scratch; the shape of {shape.stands_in_for}",
         "licence": "Apache-2.0 (the trace; the text that was read stays under its own licences, see domains)",
@@ -95,11 +95,10 @@ def record(model: Any, shape: Shape, corpus: Corpus, streams: TokenStreams, trai
         "versions": trace.card.versions | {"tokenizers": tokenizers.__version__},
         "training": training | {"training_tokens": streams.tokens("train")},
         "evaluation": evaluate(model, streams) | {"temperature": TEMPERATURE},
-        "statistics": routing_statistics(trace.experts[decode], trace.request[decode], trace.num_experts),
+        "statistics": routing_statistics(trace),
         "notes": NOTES,
     }
-    columns = {name: array for name, array in trace.columns().items()}
-    return RoutingTrace(card=TraceCard.model_validate(card), lookahead=trace.lookahead, **columns)
+    return replace(trace, card=TraceCard.model_validate(card))
 
 
 def write(trace: RoutingTrace, path: Path) -> None:

@@ -72,7 +72,7 @@ def moe_8x2() -> Shape:
         intermediate_size=96,
         sliding_window=None,
     )
-    return Shape("moe-8x2", "Mixtral-8x7B", config, steps=800, requests=72)
+    return Shape("moe-8x2", "Mixtral-8x7B", config, steps=2400, requests=72)
 
 
 def moe_64x6() -> Shape:
@@ -92,7 +92,7 @@ def moe_64x6() -> Shape:
         qk_rope_head_dim=24,
         v_head_dim=48,
     )
-    return Shape("moe-64x6", "DeepSeek-V2-Lite", config, steps=700, requests=72)
+    return Shape("moe-64x6", "DeepSeek-V2-Lite", config, steps=1600, requests=72)
 
 
 SHAPES = {"32x4": moe_32x4, "8x2": moe_8x2, "64x6": moe_64x6}

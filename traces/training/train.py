@@ -95,14 +95,16 @@ class Optimizers:
     """Muon for the matrices of attention and experts, AdamW for embedding, routers, norms and biases."""
 
     def __init__(self, model: Any):
-        routers = {id(p) for router in find_routers(model) for p in router.module.parameters()}
-        embedding = id(model.get_input_embeddings().weight)
-        matrices, others = [], []
-        for parameter in model.parameters():
-            plain = parameter.ndim < 2 or id(parameter) in routers or id(parameter) == embedding
-            (others if plain else matrices).append(parameter)
+        plain = {id(p) for router in find_routers(model) for p in router.module.parameters()}
+        plain.add(id(model.get_input_embeddings().weight))
+        matrices, fused, others = [], [], []
+        for name, parameter in model.named_parameters():
+            if parameter.ndim < 2 or id(parameter) in plain:
+                others.append(parameter)
+            else:
+                (fused if "gate_up_proj" in name else matrices).append(parameter)
         self.members: list[torch.optim.Optimizer] = [
-            Muon(matrices, lr=0.0),
+            Muon([{"params": matrices}, {"params": fused, "fused": 2}], lr=0.0),
             torch.optim.AdamW(others, lr=0.0, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
         ]
 

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from moesim.errors import PolicyError
-from moesim.policies.api import Candidates, PolicyParams, proposals
+from moesim.policies.api import PolicyParams, proposals
 
 
 class Params(PolicyParams):

@@ -21,7 +21,7 @@ TIME = {
     "stall: CPU expert": "#b0568e",
     "stall: CPU queue": "#dfb3cf",
 }
-LOOKUPS = {"hits": "#44aa99", "late": "#ddcc77", "misses": "#882255"}
+LOOKUPS = {"misses": "#882255", "late": "#ddcc77", "hits": "#44aa99"}
 EVIDENCE = {"measured": "#01665e", "published": "#5ab4ac", "datasheet": "#d8b365", "assumed": "#8c510a"}
 PHASES = {"prefill": "#b0568e", "decode": BLUE}
 COMPUTE, STALL = BLUE, "#d97b29"

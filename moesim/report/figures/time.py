@@ -73,6 +73,7 @@ def steps(figure: Figure, columns: StepColumns) -> None:
         )
     axes.set_xlim(0, max(columns.end_s))
     axes.set_yscale("log")
+    axes.set_ylim(duration.min() / 1.4, duration.max() * 1.4)
     _seconds_on(axes.yaxis, float(duration.min()), float(duration.max()))
     axes.grid(axis="y")
     axes.set_xlabel("simulated time (s)")

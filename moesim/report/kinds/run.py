@@ -104,16 +104,15 @@ def render_run(result: Result) -> str:
 def answer(result: Result) -> str:
     """One or two sentences: how fast, bound by what, and what would help most."""
     head, found = result.headline, result.bottleneck
-    fast = (
-        f"{formats.number(head.output_tokens_per_s)} output tokens/s"
-        if head.decode_tokens_per_s is None
-        else f"{formats.number(head.decode_tokens_per_s)} tokens/s while decoding, "
-        f"{formats.number(head.output_tokens_per_s)} output tokens/s over all"
-    )
+    rates = []
+    if head.decode_tokens_per_s is not None:
+        rates.append(f"{formats.number(head.decode_tokens_per_s)} tokens/s while decoding")
+    if result.counters.prefill_tokens or not rates:
+        rates.append(f"{formats.number(head.output_tokens_per_s)} output tokens/s with prefill")
     bound = f"Bound by {found.bound_by}: {formats.percent(found.share)} of the time"
     helpful = [change for change in found.what_if or () if change.speedup >= WORTH_SAYING][:2]
     buys = "; ".join(f"{change.change} buys {change.speedup:.2g}×" for change in helpful)
-    return f"{fast}. {bound}{f'; {buys}' if buys else ''}."
+    return f"{', '.join(rates)}. {bound}{f'; {buys}' if buys else ''}."
 
 
 def headline(result: Result) -> Iterator[Figure]:
@@ -191,7 +190,7 @@ def figures(result: Result) -> Mapping[str, Markup]:
     }
     if what_if:
         drawn["speedups"] = draw(
-            bottleneck.speedups, what_if, height_in=0.7 + 0.27 * len(what_if), alt="Speed-up of each change"
+            bottleneck.speedups, what_if, height_in=0.7 + 0.34 * len(what_if), alt="Speed-up of each change"
         )
     if "decode" in steps.phase:
         drawn["latency"] = draw(
@@ -259,4 +258,5 @@ def _distance(bound: Bound) -> float | None:
 
 def _given(scenario: Mapping[str, Any]) -> dict[str, Any]:
     """A scenario without the keys that say nothing."""
-    return {key: item for key, item in scenario.items() if item not in (None, "", [], {})}
+    items = {key: _given(item) if isinstance(item, Mapping) else item for key, item in scenario.items()}
+    return {key: item for key, item in items.items() if item not in (None, "", [], {})}

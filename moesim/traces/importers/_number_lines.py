@@ -6,9 +6,12 @@ numbers, so a whole piece is checked with one comparison and its numbers are rea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import re
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,9 +20,10 @@ from moesim.traces.array_files import Array, existing_file
 
 PIECE_BYTES = 2**24
 _NUMBER_CHARACTERS = b"0123456789+-.eEnaN"  # with those of "nan"
-_IS_NUMBER = np.isin(np.arange(256), np.frombuffer(_NUMBER_CHARACTERS, np.uint8))
-_IS_DIGIT = np.isin(np.arange(256), np.frombuffer(b"0123456789", np.uint8))
-_PLAIN_LENGTH = 16  # 15 digits and a point
+_DIGITS = b"0123456789"
+_ODD = set(_NUMBER_CHARACTERS) - set(_DIGITS + b".")
+_POWERS = 10 ** np.arange(16)
+_MAX_EXACT = 10**15
 
 
 @dataclass(frozen=True)
@@ -63,64 +67,71 @@ def structure_of(line: bytes) -> bytes:
     return line.translate(None, _NUMBER_CHARACTERS)
 
 
-def read_table(piece: Piece, structure: bytes, columns: int, wanted: Sequence[int] | None = None) -> Table | None:
+def read_table(piece: Piece, structure: bytes, columns: int) -> Table | None:
     """The numbers of lines that all have this structure; None where one has another, or holds something else.
 
-    ``structure`` is that of one line with its newline. ``wanted``: the columns to read, in this order; None: all.
+    ``structure`` is that of one line with its newline, and must contain whatever separates two numbers.
     """
-    text = np.frombuffer(piece.text, np.uint8)
-    lines = piece.text.count(b"\n")
-    if structure_of(piece.text) != structure * lines:
+    text = piece.text
+    lines = text.count(b"\n")
+    if structure_of(text) != structure * lines:
         return None
-    borders = np.flatnonzero(np.diff(_IS_NUMBER[text], prepend=False))
-    start, stop = borders[0::2], borders[1::2]  # the text ends with a newline, so every number has an end
-    if len(start) != lines * columns:
-        return None
-    start, stop = (edge.reshape(lines, columns)[:, slice(None) if wanted is None else wanted] for edge in (start, stop))
     try:
-        return Table(piece.first_line, _numbers(text, start.ravel(), stop.ravel()).reshape(start.shape))
+        values = _read_decimals(text, lines)
+        if values is None:
+            values = _read_spaced(text, structure, np.float64).reshape(lines, columns)
     except ValueError:
         return None
+    return Table(piece.first_line, values) if values.shape[1] == columns else None
 
 
-def _numbers(text: Array, start: Array, stop: Array) -> Array:
-    """The numbers that stand at ``text[start:stop]``, all digits of one place at a time. float64 [numbers]
+def _read_spaced(text: bytes, separators: bytes, dtype: type[np.number[Any]]) -> Array:
+    blanks = bytes(sorted(set(separators)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            return np.fromstring(text.translate(bytes.maketrans(blanks, b" " * len(blanks))), dtype, sep=" ")
+        except DeprecationWarning as error:
+            raise ValueError(str(error)) from None
 
-    Up to 15 digits with at most one point are an integer over a power of ten, both exact as floats, so that their ratio
-    is the nearest float. What is written otherwise (a sign, an exponent, nan) is read one by one.
 
-    Raises:
-        ValueError: not a number.
+def _read_decimals(text: bytes, lines: int) -> Array | None:
+    """The numbers of lines that have decimal points in the same columns and neither signs nor exponents, else None.
+
+    Several times as fast as reading floats: ``0.05`` is read as the integers 0 and 105, and becomes 5 / 10**2. Both
+    numbers are exact as floats, so that their ratio is the nearest float, as it should be.
     """
-    length = stop - start
-    digits = np.zeros(len(start))
-    decimals = np.zeros(len(start), np.int64)
-    plain = (length <= _PLAIN_LENGTH) & ((length > 1) | _IS_DIGIT[text[start]])
-    for place in range(min(int(length.max(initial=0)), _PLAIN_LENGTH)):
-        here = np.flatnonzero(length > place) if place else slice(None)
-        character = text[start[here] + place]
-        is_digit = _IS_DIGIT[character]
-        digits[here] = np.where(is_digit, digits[here] * 10 + (character - np.uint8(ord("0"))), digits[here])
-        if not is_digit.all():
-            plain[here] &= is_digit | ((character == ord(".")) & (decimals[here] == 0))
-            decimals[here] = np.where(is_digit, decimals[here], length[here] - place - 1)
-    digits /= np.power(10.0, decimals)
-    for index in np.flatnonzero(~plain):
-        digits[index] = float(text[start[index] : stop[index]].tobytes())
-    return digits
+    line = text[: text.index(b"\n") + 1]
+    structure = line.translate(None, _DIGITS)
+    if text.translate(None, _DIGITS) != structure * lines or set(structure) & _ODD:
+        return None
+    has_point = [b"." in number for number in re.findall(rb"[\d.]+", line)]
+    parts = _read_spaced(text.replace(b".", b" 1"), structure, np.int64).reshape(lines, -1)
+    if parts.shape[1] != len(has_point) + sum(has_point):
+        return None
+    values, column = np.empty((lines, len(has_point)), order="F"), 0  # columns are what is worked on
+    for index, pointed in enumerate(has_point):
+        whole = parts[:, column]
+        values[:, index] = whole
+        if pointed:
+            marked = parts[:, column + 1]
+            if max(int(whole.max()), int(marked.max())) >= _MAX_EXACT or int(whole.max()) * int(marked.max()) >= 2**53:
+                return None
+            power = _POWERS[np.searchsorted(_POWERS, marked, side="right") - 1]
+            values[:, index] = (whole * power + marked - power) / power
+        column += 1 + pointed
+    return values
 
 
-def require_table(
-    piece: Piece, place: str, structure: bytes, columns: int, expected: str, wanted: Sequence[int] | None = None
-) -> Table:
+def require_table(piece: Piece, place: str, structure: bytes, columns: int, expected: str) -> Table:
     """As :func:`read_table`, but a broken line is an error.
 
     Raises:
         TraceError: names the first broken line, and what was ``expected`` of it.
     """
-    table = read_table(piece, structure, columns, wanted)
+    table = read_table(piece, structure, columns)
     if table is None:
-        number, line = _first_broken(piece, lambda one: read_table(one, structure, columns, wanted) is not None)
+        number, line = _first_broken(piece, lambda one: read_table(one, structure, columns) is not None)
         raise TraceError.of(f"{place}:{number}", f"must be {expected} (got {shown(line)})", "mend or remove this line")
     return table
 

@@ -104,9 +104,8 @@ def _read(path: Path) -> tuple[_Head, dict[str, Array]]:
             head, piece = _split_head(piece, place)
         if piece.text:
             expected = "one number for each of " + ",".join(head.columns)
-            wanted = [head.columns.index(name) for name in (*_COLUMNS, "weight")]
-            table = require_table(piece, place, head.structure, len(head.columns), expected, wanted)
-            tables.append(dict(_checked(table, place)))
+            table = require_table(piece, place, head.structure, len(head.columns), expected)
+            tables.append(dict(_checked(table, head.columns, place)))
     if head is None or not tables:
         raise FileError.of(place, "holds no routing", "a route trace has a line for each routed expert")
     return head, {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
@@ -133,13 +132,14 @@ def _split_head(piece: Piece, place: str) -> tuple[_Head, Piece]:
     return _Head(facts, expert_bytes, columns, line), Piece(line + 1, text)
 
 
-def _checked(table: Table, place: str) -> Iterator[tuple[str, Array]]:
-    """Each column that is read, in its type; the last one is the weight."""
-    *columns, weights = table.values.T
-    for (name, (largest, dtype)), values in zip(_COLUMNS.items(), columns, strict=True):
+def _checked(table: Table, names: Sequence[str], place: str) -> Iterator[tuple[str, Array]]:
+    """Each column that is read, in its type."""
+    for name, (largest, dtype) in _COLUMNS.items():
+        values = table.values[:, names.index(name)]
         wrong = ~((values >= 0) & (values <= largest) & (values == np.floor(values)))
         refuse(table, wrong, place, f"{name} must be a whole number from 0 to {largest}")
         yield name, values.astype(dtype)
+    weights = table.values[:, names.index("weight")]
     refuse(table, (weights < 0) | (weights > np.finfo(np.float16).max), place, "weight must be from 0 to 65504, or nan")
     yield "weight", weights.astype(np.float16)
 
