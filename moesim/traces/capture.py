@@ -236,7 +236,7 @@ def generate(model: Any, request: Request, temperature: float, seed: int, option
 def request_rows(
     recorder: RouterRecorder, request: Request, place: int, tokens: Array, distances: Mapping[int, int]
 ) -> dict[str, Array]:
-    """The columns of one request, ``lookahead_d`` for each of ``distances`` among them; a row per token that was fed."""
+    """The columns of one request, ``lookahead_d`` for each of ``distances`` too; a row per token that was fed."""
     layers = recorder.take()
     dtype = expert_dtype(recorder.routers[0].num_experts)
     experts = np.stack([routing.experts for routing in layers], axis=1).astype(dtype)

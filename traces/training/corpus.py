@@ -51,24 +51,16 @@ class Corpus:
 
 
 def handbook(name: str, guide: str, book: str, reference: str, desktop: str) -> Domain:
-    """The system handbooks of one language; the arguments are that language's code in each of the four packages."""
-    suffix = f".{reference}.html"
-    return Domain(
-        name,
-        (
-            "installation-guide-amd64",
-            "debian-handbook",
-            f"debian-reference-{reference}" if reference else "",
-            "gnome-user-docs",
-        ),
-        (
-            f"{DOC}/installation-guide-amd64/{guide}/*.html",
-            f"{DOC}/debian-handbook/html/{book}/*.html",
-            f"/usr/share/debian-reference/*{suffix}" if reference else "",
-            f"/usr/share/help/{desktop}/gnome-help/*.page",
-        ),
-        f"{GPL2_PLUS}; CC-BY-SA-3.0 (desktop help)",
-    )
+    """The system handbooks of one language, given by its code in each of the four packages ("": none there)."""
+    sources = {
+        "installation-guide-amd64": f"{DOC}/installation-guide-amd64/{guide}/*.html",
+        "debian-handbook": f"{DOC}/debian-handbook/html/{book}/*.html",
+        f"debian-reference-{reference}": f"/usr/share/debian-reference/*.{reference}.html",
+        "gnome-user-docs": f"/usr/share/help/{desktop}/gnome-help/*.page",
+    }
+    if not reference:
+        del sources["debian-reference-"]
+    return Domain(name, tuple(sources), tuple(sources.values()), f"{GPL2_PLUS}; CC-BY-SA-3.0 (desktop help)")
 
 
 DOMAINS: tuple[Domain, ...] = (
@@ -111,19 +103,23 @@ class TextOfMarkup(HTMLParser):
         self.parts: list[str] = []
         self.skipped = 0
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def handle_starttag(self, tag: str, _attributes: list[tuple[str, str | None]]) -> None:
+        """A tag opens."""
         self.skipped += tag in SKIPPED_TAGS
         if tag in BLOCK_TAGS:
             self.parts.append("\n")
 
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def handle_startendtag(self, tag: str, _attributes: list[tuple[str, str | None]]) -> None:
+        """A tag without content."""
         if tag in BLOCK_TAGS:
             self.parts.append("\n")
 
     def handle_endtag(self, tag: str) -> None:
+        """A tag closes."""
         self.skipped -= tag in SKIPPED_TAGS and self.skipped > 0
 
     def handle_data(self, data: str) -> None:
+        """Text between tags."""
         if not self.skipped:
             self.parts.append(data)
 
@@ -144,7 +140,7 @@ def read_document(path: Path) -> str:
 
 def files_of(domain: Domain) -> Iterator[Path]:
     """The domain's files in an order that is fixed but unrelated to their names (by the hash of the path)."""
-    paths = {name for pattern in domain.globs if pattern for name in glob.glob(pattern, recursive=True)}
+    paths = {name for pattern in domain.globs for name in glob.glob(pattern, recursive=True)}
     for name in sorted(paths, key=path_hash):
         path = Path(name)
         if path.is_file() and not path.is_symlink():
@@ -152,10 +148,12 @@ def files_of(domain: Domain) -> Iterator[Path]:
 
 
 def path_hash(path: str | Path) -> str:
+    """What orders and splits the documents: stable from machine to machine."""
     return hashlib.sha256(str(path).encode()).hexdigest()
 
 
 def split_of(path: Path) -> str:
+    """The split that a document belongs to."""
     hundredth = int(path_hash(path)[-8:], 16) % 100
     return next(split for split, hundredths in SPLIT_HUNDREDTHS.items() if hundredth in hundredths)
 
@@ -175,11 +173,8 @@ def read_domain(domain: Domain) -> dict[str, list[str]]:
         documents[split].append(text)
     missing = [split for split, texts in documents.items() if not texts]
     if missing:
-        packages = " ".join(name for name in domain.packages if name)
-        raise SystemExit(
-            f"corpus: domain {domain.name} has no {' and no '.join(missing)} documents\n\n"
-            f"hint: apt-get install {packages}"
-        )
+        told = f"corpus: domain {domain.name} has no {' and no '.join(missing)} documents"
+        raise SystemExit(f"{told}\n\nhint: apt-get install {' '.join(domain.packages)}")
     return documents
 
 

@@ -28,7 +28,9 @@ class Permute(torch.autograd.Function):
         return gradients[0][inverse], None, None
 
 
-def permuted_grouped_mm(module: Any, hidden: torch.Tensor, experts: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+def permuted_grouped_mm(
+    module: Any, hidden: torch.Tensor, experts: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
     """Output [tokens, hidden] of the chosen `experts` [tokens, top_k], added up by the gate `weights`."""
     tokens, top_k = experts.shape
     order = torch.argsort(experts.reshape(-1))

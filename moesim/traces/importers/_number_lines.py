@@ -18,7 +18,7 @@ import numpy as np
 from moesim.errors import FileError, TraceError
 from moesim.traces.array_files import Array, existing_file
 
-PIECE_BYTES = 2**24
+PIECE_BYTES = MAX_LINE_BYTES = 2**24
 _NUMBER_CHARACTERS = b"0123456789+-.eEnaN"  # with those of "nan"
 _DIGITS = b"0123456789"
 _ODD = set(_NUMBER_CHARACTERS) - set(_DIGITS + b".")
@@ -52,7 +52,7 @@ def pieces(path: Path) -> Iterator[Piece]:
     try:
         with existing_file(path).open("rb") as stream:
             while text := stream.read(PIECE_BYTES):
-                text += stream.readline(PIECE_BYTES)
+                text += stream.readline(MAX_LINE_BYTES)
                 if not text.endswith(b"\n") and stream.read(1):
                     raise FileError.of(f"{path}:{line}", "has a line of megabytes", "is it the right file?")
                 text = text.replace(b"\r\n", b"\n")
@@ -74,6 +74,8 @@ def read_table(piece: Piece, structure: bytes, columns: int) -> Table | None:
     """
     text = piece.text
     lines = text.count(b"\n")
+    if not lines:
+        return Table(piece.first_line, np.empty((0, columns)))
     if structure_of(text) != structure * lines:
         return None
     try:

@@ -109,6 +109,7 @@ def test_borders_that_don_t_fit(write, options, message):
 
 
 def test_no_text_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("moesim.traces.importers._number_lines.MAX_LINE_BYTES", 2**10)
     monkeypatch.setattr("moesim.traces.importers._number_lines.PIECE_BYTES", 2**10)
     (tmp_path / "x.csv").write_bytes(bytes(2**13))
     with pytest.raises(FileError, match="a line of megabytes"):

@@ -14,14 +14,14 @@ META = {"model": "tiny", "num_experts": 4, "licence": "MIT", "source": "here", "
 def write(tmp_path):
     """A function that writes a neutral file of 3 tokens, 2 layers, top-2 of 4, with some arrays changed."""
 
-    def write(meta=None, **changes):
+    def write(said=None, **changes):
         arrays = {
             "experts": np.array([[[0, 1], [-1, -1]], [[2, 3], [1, -1]], [[3, 0], [1, 2]]], np.int16),
             "weights": np.array([[[0.5, 0.5], [np.nan, np.nan]], [[1, 0], [1, np.nan]], [[1, 0], [0, 1]]], np.float32),
             "sequence": np.array([4, 4, 9], np.int32),
             "position": np.array([0, 1, 7], np.int32),
             "phase": np.array([0, 1, 1], np.int8),
-            "meta": np.array(json.dumps(META | (meta or {}))),
+            "meta": np.array(json.dumps(META | (said or {}))),
         }
         path = tmp_path / "neutral.npz"
         np.savez(path, **{name: array for name, array in (arrays | changes).items() if array is not None})

@@ -31,9 +31,6 @@ def test_numbers_written_alike_take_the_quick_way_to_the_same_floats(rows):
     assert table.values.tolist() == [[float(a), float(b)] for a, b in rows]
 
 
-@pytest.mark.parametrize(
-    "text", [b"1,2\n3\n", b"1,2\n3,\n", b"1,2\n,3\n", b"1,2\n3,4,5\n", b"1,2\n3,1.2.3\n", b"1,2\n3,--1\n", b"1,2\n3,e\n",
-             b"1,2\n3,.\n", b"1,2\n3;4\n", b"1,2\n3 4\n"]
-)  # fmt: skip
-def test_lines_that_are_not_alike_are_not_read(text):
-    assert read_table(Piece(1, text), b",\n", 2) is None
+@pytest.mark.parametrize("line", ["3", "3,", ",3", "3,4,5", "3,1.2.3", "3,--1", "3,e", "3,.", "3;4", "3 4", ""])
+def test_lines_that_are_not_alike_are_not_read(line):
+    assert read_table(Piece(1, f"1,2\n{line}\n5,6\n".encode()), b",\n", 2) is None
