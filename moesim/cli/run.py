@@ -153,4 +153,5 @@ def _print_bottleneck(result: Result) -> None:
         for what_if in found.what_if:
             console.print(f"  {what_if.change:<36} {what_if.speedup:.2f}x  {what_if.meaning}", markup=False)
     for bound in result.bounds:
-        console.print(f"  at most: {bound.value:.1f} {bound.unit} ({bound.name}; {bound.status})", markup=False)
+        value = f"{bound.value:,.0f} {bound.unit}, and this run {bound.ours:,.0f}"
+        console.print(f"  bound: {bound.name}: {value} ({bound.status})", markup=False)

@@ -19,7 +19,7 @@ import numpy as np
 from moesim.engine.links import Span
 from moesim.engine.outcome import HIT, LATE, MISS, ComputeSpan, Outcome
 from moesim.engine.transfers import Cause
-from moesim.engine.waits import Wait, waits
+from moesim.engine.waits import waits
 from moesim.setup import Setup
 from moesim.traces.trace import PREFILL
 
@@ -113,47 +113,45 @@ class _Timeline:
             phase = "prefill" if steps.phase[step] == PREFILL else "decode"
             start_s, end_s = float(outcome.step_start_s[step]), float(outcome.step_end_s[step])
             args = {"step": step, "tokens": int(steps.tokens[step]), "counted": step >= self.setup.warmup_steps}
-            yield _slice(STEPS, f"step {step}: {phase}", phase, start_s, end_s, args)
+            yield _slice(STEPS, f"step {step}: {phase}", start_s, end_s, args)
             for visit in range(step * layers, (step + 1) * layers):
                 labels = outcome.label[self.visits.lookup_start[visit] : self.visits.lookup_start[visit + 1]]
-                counted = {LABELS[label]: int((labels == label).sum()) for label in LABELS}
+                counted = dict(zip(LABELS.values(), np.bincount(labels, minlength=len(LABELS)).tolist(), strict=True))
                 times = float(outcome.visit_start_s[visit]), float(outcome.visit_end_s[visit])
-                yield _slice(STEPS, f"L{self.layers[visit % layers]}", "visit", *times, {"visit": visit, **counted})
+                yield _slice(STEPS, f"L{self.layers[visit % layers]}", *times, {"visit": visit, **counted})
 
     def _compute(self) -> Iterator[Event]:
         lookup = self._lookups()
         for span in self.compute:
+            if span.end_s == span.start_s:
+                continue
             args: Event = {"visit": span.visit, "step": span.visit // self.visits.num_layers}
             name = span.what
             if span.key >= 0:
                 name, place = self._expert(span.key), lookup[span.visit, span.key]
                 args["lookup"] = LABELS[int(self.outcome.label[place])]
                 args["tokens"] = int(self.visits.lookup_tokens[place])
-            yield _slice(COMPUTE, name, span.what, span.start_s, span.end_s, args)
+            yield _slice(COMPUTE, name, span.start_s, span.end_s, args)
 
     def _waits(self) -> Iterator[Event]:
         room = self.outcome.stall_s[:, Cause.ROOM] > 0
-        for wait in self._all_waits():
+        for wait in waits(self.compute, self.transfers, self.setup.unified):
             name = CAUSES[wait.cause]
             if room[wait.visit] and wait.cause in (Cause.PCIE_QUEUE, Cause.FLASH_QUEUE):
                 name += " or room"
             args = {"expert": self._expert(wait.key), "visit": wait.visit}
-            yield _slice(WAITS, name, "wait", wait.start_s, wait.end_s, args)
-
-    def _all_waits(self) -> Iterator[Wait]:
-        return waits(self.compute, self.transfers, self.setup.unified)
+            yield _slice(WAITS, name, wait.start_s, wait.end_s, args)
 
     def _links(self) -> Iterator[Event]:
         for name, spans in self.transfers.items():
             for span in spans:
-                kind = "demand" if span.is_demand else "prefetch"
                 args = {
                     "bytes": int(self.setup.sizes[span.key]),
-                    "kind": kind,
+                    "kind": "demand" if span.is_demand else "prefetch",
                     "visit": span.visit,
                     "step": span.visit // self.visits.num_layers,
                 }
-                yield _slice(LINKS[name], self._expert(span.key), kind, span.start_s, span.end_s, args)
+                yield _slice(LINKS[name], self._expert(span.key), span.start_s, span.end_s, args)
 
     def _memory(self) -> Iterator[Event]:
         held = self.outcome.resident_bytes[: self.num_visits].tolist()
@@ -224,9 +222,17 @@ def _event(phase: str, track: Track, name: str, at: float) -> Event:
     return {"ph": phase, "pid": track.process, "tid": track.thread, "name": name, "ts": at}
 
 
-def _slice(track: Track, name: str, category: str, start_s: float, end_s: float, args: Event) -> Event:
-    duration = _as_microseconds(_nanoseconds(end_s) - _nanoseconds(start_s))
-    return {**_event("X", track, name, _microseconds(start_s)), "dur": duration, "cat": category, "args": args}
+def _slice(track: Track, name: str, start_s: float, end_s: float, args: Event) -> Event:
+    start = _nanoseconds(start_s)
+    return {
+        "ph": "X",
+        "pid": track.process,
+        "tid": track.thread,
+        "name": name,
+        "ts": _as_microseconds(start),
+        "dur": _as_microseconds(_nanoseconds(end_s) - start),
+        "args": args,
+    }
 
 
 def _nanoseconds(seconds: float) -> int:

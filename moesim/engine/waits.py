@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import itemgetter
 
 from moesim.engine.links import Span
 from moesim.engine.outcome import ComputeSpan
@@ -49,34 +50,34 @@ def waits(compute: Sequence[ComputeSpan], transfers: Mapping[str, Sequence[Span]
         for span in spans:
             legs[span.key].append(_Leg(link, span))
     for of_key in legs.values():
-        of_key.sort(key=lambda leg: leg.span.start_s)
+        of_key.sort(key=lambda leg: leg.span.end_s)
     last = "flash" if unified else "pcie"
     arrivals = sorted((span.end_s, link != "cpu", span.key) for link in (last, "cpu") for span in transfers.get(link, ()))
     for before, after in pairwise(compute):
         start_s = before.end_s
         if after.start_s > start_s:
-            for end_s, key in _ends(arrivals, before.end_s, after):
+            for end_s, key in _ends(arrivals, start_s, after):
                 yield from _split(before.visit, key, start_s, end_s, legs[key])
                 start_s = end_s
 
 
 def _ends(arrivals: Sequence[tuple[float, bool, int]], start_s: float, after: ComputeSpan) -> Iterator[tuple[float, int]]:
     """When each wait of a gap ended, and for which expert: CPU experts inside it, and what ends it."""
-    first = bisect_right(arrivals, start_s, key=lambda arrival: arrival[0])
-    for end_s, on_gpu, key in arrivals[first:]:
-        if end_s > after.start_s:
-            break
+    first, last = (bisect_right(arrivals, time, key=itemgetter(0)) for time in (start_s, after.start_s))
+    for end_s, on_gpu, key in arrivals[first:last]:
         if not on_gpu or (end_s == after.start_s and key == after.key):
             yield end_s, key
 
 
 def _split(visit: int, key: int, start_s: float, end_s: float, legs: Sequence[_Leg]) -> Iterator[Wait]:
     """A wait by cause: inside each leg the link itself, before it the link's queue."""
-    for leg in legs:
+    first = bisect_right(legs, start_s, key=lambda leg: leg.span.end_s)
+    for leg in legs[first:]:
+        if leg.span.end_s > end_s:
+            break
         served, queued = _CAUSES[leg.link]
-        if leg.span.end_s > start_s and leg.span.end_s <= end_s:
-            begin = max(start_s, leg.span.start_s)
-            if begin > start_s:
-                yield Wait(visit, key, queued, start_s, begin)
-            yield Wait(visit, key, served, begin, leg.span.end_s)
-            start_s = leg.span.end_s
+        begin = max(start_s, leg.span.start_s)
+        if begin > start_s:
+            yield Wait(visit, key, queued, start_s, begin)
+        yield Wait(visit, key, served, begin, leg.span.end_s)
+        start_s = leg.span.end_s

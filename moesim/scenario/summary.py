@@ -35,6 +35,7 @@ from moesim.results.result import (
     StepColumns,
     TimeShare,
 )
+from moesim.scenario.bounds import bounds
 from moesim.scenario.build import Built
 from moesim.traces.trace import DECODE, PREFILL
 from moesim.version import __version__
@@ -331,21 +332,8 @@ class _Summary:
         return rows
 
     def _bounds(self) -> list[Bound]:
-        """What no caching or prefetch policy could beat on this machine and workload."""
         gpu_s = sum(self._gpu_seconds(self.counted_steps))
-        tokens = self._counters().output_tokens
-        if self.outcome.on_cpu.any() or not tokens:
-            return []
-        return [
-            Bound(
-                name="every expert on the GPU",
-                meaning="the GPU's own work on these tokens, no waiting at all",
-                status="bound only",
-                value=tokens / gpu_s,
-                unit="output tokens/s",
-                ours=tokens / self.duration_s,
-            )
-        ]
+        return bounds(self.setup, self.outcome, gpu_s, self._counters().output_tokens, self.duration_s)
 
     # ---- Inputs ----------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from moesim.traces.checks import check
 from moesim.traces.trace import DECODE, PREFILL, Array, RoutingTrace, expert_dtype, sentinel_of
 
 PhaseName = Literal["prefill", "decode"]
+_SPARSE_SIZE, _SPARSE_FACTOR = 2**24, 50
 PHASES: Mapping[str, int] = {"prefill": PREFILL, "decode": DECODE}
 
 
@@ -66,6 +68,32 @@ def imported_trace(routing: Routing, place: str, num_experts: int, **card: Any) 
         **(routing.more or {}),
     )
     return check(trace, place)
+
+
+def numbered(key: Array) -> tuple[Array, Array]:
+    """The distinct keys, ascending, and each line's index into them. Lines of one key mostly stand together. [lines]"""
+    start = np.concatenate([[0], np.flatnonzero(np.diff(key)) + 1])
+    distinct, which = np.unique(key[start], return_inverse=True)
+    return distinct, np.repeat(which, np.diff(start, append=len(key)))
+
+
+def first_repetition(cell: tuple[Array, ...], shape: tuple[int, ...]) -> int | None:
+    """Index of the first line about a cell of an earlier line, if any. ``cell``: indices into ``shape``, [lines] each"""
+    flat = np.ravel_multi_index(cell, shape)
+    order = np.argsort(flat, kind="stable")
+    again = order[1:][flat[order[1:]] == flat[order[:-1]]]
+    return int(again.min()) if len(again) else None
+
+
+def refuse_sparse(shape: tuple[int, ...], activations: int, place: str) -> None:
+    """Don't build arrays that are far larger than what a file says.
+
+    Raises:
+        TraceError: the file is about few of the tokens, layers and slots that it names.
+    """
+    if math.prod(shape) > _SPARSE_SIZE and math.prod(shape) > _SPARSE_FACTOR * activations:
+        told = f"has {activations} activations for {shape[0]} tokens x {shape[1]} layers x {shape[2]} slots"
+        raise TraceError.of(place, told, "nearly all of the trace would be empty; are its numbers right?")
 
 
 def _ids(experts: Array, place: str, num_experts: int) -> tuple[Array, Array]:

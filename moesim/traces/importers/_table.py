@@ -50,10 +50,10 @@ def options_of(format_name: str) -> dict[str, bool]:
 
 
 def _option_fault(format_name: str, detail: Any) -> Fault:
-    option = str(detail["loc"][-1])
+    option = str(detail["loc"][0])
     place = f"{format_name}: {option}"
     if detail["type"] == "unexpected_keyword_argument":
         return Fault(place, "unknown option", nearest(option, options_of(format_name)))
     if detail["type"] == "missing_keyword_only_argument":
         return Fault(place, "is required: the format does not say it", f"give it as {option}=VALUE")
-    return Fault(place, f"{detail['msg'][:1].lower()}{detail['msg'][1:]} (got {detail['input']!r})")
+    return Fault(place, f"{detail['msg'].removeprefix('Input ')} (got {detail['input']!r})")

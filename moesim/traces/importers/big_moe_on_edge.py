@@ -18,7 +18,7 @@ from pydantic import PositiveInt
 from moesim.errors import FileError, TraceError
 from moesim.traces.array_files import Array
 from moesim.traces.importers._number_lines import Piece, Table, pieces, refuse, require_table
-from moesim.traces.importers._routing import Routing, imported_trace
+from moesim.traces.importers._routing import Routing, first_repetition, imported_trace, numbered, refuse_sparse
 from moesim.traces.trace import DECODE, RoutingTrace
 
 _FACT = re.compile(r"(\w+)=(\S*)")
@@ -65,15 +65,15 @@ def import_big_moe_on_edge(path: Path, *, num_experts: PositiveInt | None = None
     if size is None:
         raise TraceError.of(place, "does not say how many experts a layer has", "give the option num_experts")
     key = (columns["turn"].astype(np.int64) << 32) | (columns["step"].astype(np.int64) << 1) | columns["phase"]
-    tokens, token = _numbered(key)
-    layers = np.flatnonzero(np.bincount(columns["layer"]))
-    layer = (np.cumsum(np.isin(np.arange(layers[-1] + 1), layers)) - 1)[columns["layer"]]
+    tokens, token = numbered(key)
+    layers, layer = numbered(columns["layer"])
     shape = (len(tokens), len(layers), int(columns["slot"].max()) + 1)
     cell = (token, layer, columns["slot"])
+    refuse_sparse(shape, len(token), place)
     experts = np.full(shape, -1, np.int32)
     experts[cell] = columns["expert"]
     if np.count_nonzero(experts >= 0) != len(token):
-        line = head.lines + 1 + _first_repetition(cell, shape)
+        line = head.lines + 1 + (first_repetition(cell, shape) or 0)
         told = "repeats the turn, phase, step, layer and slot of an earlier line"
         raise TraceError.of(f"{place}:{line}", told, "is it two runs in one file?")
     routing = Routing(
@@ -144,13 +144,6 @@ def _checked(table: Table, names: Sequence[str], place: str) -> Iterator[tuple[s
     yield "weight", weights.astype(np.float16)
 
 
-def _numbered(key: Array) -> tuple[Array, Array]:
-    """The distinct keys, ascending, and each line's index into them. Lines of one key mostly stand together. [lines]"""
-    start = np.concatenate([[0], np.flatnonzero(np.diff(key)) + 1])
-    distinct, which = np.unique(key[start], return_inverse=True)
-    return distinct, np.repeat(which, np.diff(start, append=len(key)))
-
-
 def _weights(weight: Array, cell: tuple[Array, ...], shape: tuple[int, ...], place: str) -> Array | None:
     """By token; None where the file knows none (nan throughout)."""
     unknown = np.isnan(weight)
@@ -161,14 +154,6 @@ def _weights(weight: Array, cell: tuple[Array, ...], shape: tuple[int, ...], pla
     weights = np.zeros(shape, np.float16)
     weights[cell] = weight
     return weights
-
-
-def _first_repetition(cell: tuple[Array, ...], shape: tuple[int, ...]) -> int:
-    """Index of the first line about a cell of an earlier line."""
-    flat = np.ravel_multi_index(cell, shape)
-    order = np.argsort(flat, kind="stable")
-    again = order[1:][flat[order[1:]] == flat[order[:-1]]]
-    return int(again.min())
 
 
 def _whole(text: str) -> int | None:

@@ -18,7 +18,7 @@ from moesim.errors import TraceError
 from moesim.traces.array_files import Array
 from moesim.traces.importers._number_lines import Piece, pieces, read_table, shown, structure_of
 from moesim.traces.importers._requests import Numbers, request_columns
-from moesim.traces.importers._routing import Routing, imported_trace
+from moesim.traces.importers._routing import Routing, first_repetition, imported_trace, numbered, refuse_sparse
 from moesim.traces.trace import RoutingTrace
 
 _NEEDED = ("layer_idx", "token_idx", "selected_ids")
@@ -50,23 +50,20 @@ def import_gate_jsonl(
     """
     place = str(path)
     lines = _Lines.joined([_read(piece, place) for piece in pieces(path)], place)
-    first, last = int(lines.token.min()), int(lines.token.max())
-    layers = np.flatnonzero(np.bincount(lines.layer))
-    layer = (np.cumsum(np.isin(np.arange(layers[-1] + 1), layers)) - 1)[lines.layer]
-    token = lines.token - first
-    seen = np.bincount(token)
-    if not seen.all():
-        told = f"token_idx skips {first + int(seen.argmin())}, between {first} and {last}"
-        raise TraceError.of(place, told, "number the tokens without gaps, request after request")
-    cells = token.astype(np.int64) * len(layers) + layer
-    _refuse_repetition(cells, place)
-    experts = np.full((len(seen), len(layers), lines.experts.shape[1]), -1, np.int32)
+    layers, layer = numbered(lines.layer)
+    token = _tokens(lines.token, place)
+    shape = (int(token.max()) + 1, len(layers), lines.experts.shape[1])
+    if (again := first_repetition((token, layer), shape[:2])) is not None:
+        told = "repeats the layer_idx and token_idx of an earlier line"
+        raise TraceError.of(f"{place}:{again + 1}", told, "number the tokens on from request to request")
+    refuse_sparse(shape, lines.experts.size, place)
+    experts = np.full(shape, -1, np.int32)
     experts[token, layer] = lines.experts
     weights = None
     if lines.weights is not None:
-        weights = np.zeros(experts.shape, np.float32)
+        weights = np.zeros(shape, np.float32)
         weights[token, layer] = lines.weights
-    request, position, phase = request_columns(len(seen), prompt_tokens, request_tokens, place)
+    request, position, phase = request_columns(len(experts), prompt_tokens, request_tokens, place)
     return imported_trace(
         Routing(experts, request, position, phase, weights),
         place,
@@ -75,6 +72,20 @@ def import_gate_jsonl(
         model=model,
         moe_layer_indices=[int(one) for one in layers],
     )
+
+
+def _tokens(token_idx: Array, place: str) -> Array:
+    """Tokens counted from 0. [lines]
+
+    Raises:
+        TraceError: the numbering has a gap.
+    """
+    seen = np.unique(token_idx)
+    gaps = np.diff(seen) > 1
+    if gaps.any():
+        told = f"token_idx skips {seen[gaps.argmax()] + 1}, between {seen[0]} and {seen[-1]}"
+        raise TraceError.of(place, told, "number the tokens without gaps, request after request")
+    return np.asarray(token_idx - seen[0])
 
 
 @dataclass(frozen=True)
@@ -190,11 +201,3 @@ def _packed(rows: list[dict[str, Any]], place: str, first_line: int) -> _Lines:
     layer = np.array([row["layer_idx"] for row in rows], np.uint16)
     token = np.array([row["token_idx"] for row in rows], np.int32)
     return _Lines(layer, token, experts, weights if weighted[0] else None)
-
-
-def _refuse_repetition(cells: Array, place: str) -> None:
-    order = np.argsort(cells, kind="stable")
-    again = order[1:][cells[order[1:]] == cells[order[:-1]]]
-    if len(again):
-        told = "repeats the layer_idx and token_idx of an earlier line"
-        raise TraceError.of(f"{place}:{int(again.min()) + 1}", told, "number the tokens on from request to request")

@@ -17,7 +17,7 @@ from moesim.errors import TraceError
 from moesim.traces.array_files import Array
 from moesim.traces.importers._number_lines import Piece, pieces, refuse, require_table
 from moesim.traces.importers._requests import Numbers, request_columns
-from moesim.traces.importers._routing import Routing, imported_trace
+from moesim.traces.importers._routing import Routing, imported_trace, numbered, refuse_sparse
 from moesim.traces.trace import RoutingTrace
 
 _HEADER = b"layer,expert\n"
@@ -49,9 +49,9 @@ def import_llama_cpp(
     """
     place = str(path)
     layer, expert, first_line = _activations(path, num_experts)
-    layers = np.flatnonzero(np.bincount(layer))
-    place_of_layer = np.cumsum(np.isin(np.arange(layers[-1] + 1), layers)) - 1
-    cells = _Cells.of(place_of_layer[layer], top_k, first_line, place)
+    layers, index = numbered(layer)
+    cells = _Cells.of(index, top_k, first_line, place)
+    refuse_sparse((cells.num_tokens, len(layers), top_k), len(layer), place)
     experts = cells.scatter(expert, len(layers), top_k)
     request, position, phase = request_columns(len(experts), prompt_tokens, request_tokens, place)
     return imported_trace(

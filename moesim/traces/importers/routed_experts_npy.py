@@ -51,8 +51,8 @@ def expert_ids(array: Array, place: str) -> Array:
     Raises:
         TraceError: not integers, or not [tokens, layers, top_k].
     """
-    if array.dtype.kind not in "iu" or array.ndim != 3:
-        told = f"must be integers [tokens, layers, top_k] (got {array.dtype} {list(array.shape)})"
+    if array.dtype.kind not in "iu" or array.ndim != 3 or 0 in array.shape:
+        told = f"must be integers [tokens, layers, top_k], none of them 0 (got {array.dtype} {list(array.shape)})"
         raise TraceError.of(place, told)
     return array if array.dtype.kind == "i" and array.dtype.itemsize > 1 else array.astype(np.int32)
 

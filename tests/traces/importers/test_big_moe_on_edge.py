@@ -153,3 +153,9 @@ def test_as_the_published_conversion(shared_data, tmp_path):
     path = tmp_path / "qwen.route.csv"
     path.write_text(f"# route_trace v1\n# n_expert=128\n{sizes}{HEADER}\n" + "".join(lines))
     assert import_big_moe_on_edge(path).sha256 == known.sha256
+
+
+def test_files_that_would_be_mostly_empty_are_refused(write):
+    """5,000 tokens, each in a layer of its own: 25 million cells for 5,000 lines."""
+    with pytest.raises(TraceError, match="nearly all of the trace would be empty"):
+        import_big_moe_on_edge(write("".join(f"0,1,{i},{i},0,1,0.5,0,0\n" for i in range(5000))))

@@ -36,11 +36,12 @@ def test_options_come_as_text(tmp_path):
 def test_all_wrong_options_are_told_at_once(tmp_path):
     with pytest.raises(TraceError) as error:
         import_trace("llama-cpp", tmp_path / "x", {"num_experts": "many", "topk": "2", "prompt_tokens": "1,x"})
+    whole = "should be a valid integer, unable to parse string as an integer"
     told = {fault.place: (fault.message, fault.hint) for fault in error.value.faults}
     assert told == {
-        "llama-cpp: num_experts": ("must be a whole number (got 'many')", ""),
+        "llama-cpp: num_experts": (f"{whole} (got 'many')", ""),
         "llama-cpp: top_k": ("is required: the format does not say it", "give it as top_k=VALUE"),
-        "llama-cpp: prompt_tokens": ("must be whole numbers (got 'x')", ""),
+        "llama-cpp: prompt_tokens": (f"{whole} (got 'x')", ""),
         "llama-cpp: topk": ("unknown option", "did you mean 'top_k'?"),
     }
 
