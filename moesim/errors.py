@@ -10,6 +10,9 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+#: A hint lists at most so many names.
+MAX_LISTED = 16
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -62,9 +65,10 @@ class ResultError(MoesimError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint that names the known name closest to ``name``, or all of them when none is close."""
+    """A hint that names the known name closest to ``name``, or (the first of) all of them when none is close."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if close:
         return f"did you mean {close[0]!r}?"
-    return "known: " + ", ".join(names)
+    more = f", … ({len(names)} in all)" if len(names) > MAX_LISTED else ""
+    return "known: " + ", ".join(names[:MAX_LISTED]) + more

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from moesim.cli import cards, replay, report, run, trace
+from moesim.cli import capture, cards, replay, report, run, trace
 from moesim.cli.console import set_flags
 from moesim.version import __version__
 
@@ -44,6 +44,7 @@ app.command("schema")(run.schema)
 app.command("replay")(replay.replay)
 app.command("report")(report.report)
 app.add_typer(report.reports, name="reports")
+trace.app.command("capture")(capture.capture)
 app.add_typer(trace.app, name="trace")
 app.add_typer(cards.models, name="models")
 app.add_typer(cards.hardware, name="hardware")

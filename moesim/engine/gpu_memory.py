@@ -77,7 +77,7 @@ class GpuMemory:
         self._members = members
         self._computed.clear()
         cache, first = self._caches.of_layer(layer)
-        cache.announce(*visit_facts(self._visits, self.visit))
+        self._caches.announce(*visit_facts(self._visits, self.visit))
         cache.begin_visit([key - first for key in members])
 
     def asked(self, key: int, on_the_way: bool) -> None:
@@ -148,6 +148,7 @@ class GpuMemory:
         return [visits / num_visits for visits in self._resident_visits]
 
     def _room_for_demand(self, cache: ExpertCache, first: int, transfer: Transfer) -> Iterator[simpy.Event]:
+        cache.expect(transfer.key - first)
         while self._reserve and not cache.fits(transfer.key - first):
             leaver = cache.next_to_leave()
             if (key := leaver + first) in self._members and key not in self._computed:
@@ -160,6 +161,7 @@ class GpuMemory:
     def _room_for_prefetch(self, cache: ExpertCache, first: int, key: int) -> bool:
         if not cache.admits(key, self._upcoming[key + first]):
             return False
+        cache.expect(key)
         while self._reserve and not cache.fits(key):
             if (leaver := cache.victim()) < 0:
                 return False

@@ -45,6 +45,7 @@ class HostMemory:
         """Take space for a read; waits while everybody here is on the way up."""
         cache, key = self._cache, transfer.key
         self._announce(key)
+        cache.expect(key)
         while not cache.fits(key):
             if (leaver := cache.victim()) >= 0:
                 cache.drop(leaver)

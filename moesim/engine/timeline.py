@@ -24,6 +24,7 @@ from moesim.setup import Setup
 from moesim.traces.trace import PREFILL
 
 Event = dict[str, Any]
+_Use = ComputeSpan | Span
 
 LABELS = {HIT: "hit", LATE: "late", MISS: "miss"}
 CAUSES = {
@@ -162,19 +163,16 @@ class _Timeline:
 
     def _arrows(self) -> Iterator[Event]:
         """From reads to copies (and CPU experts), from copies to uses; one number for each arrow."""
-        gpu = [span for span in self.compute if span.key >= 0]
+        gpu: Sequence[_Use] = [span for span in self.compute if span.key >= 0]
         reads, copies, cpu = (self.transfers.get(name, []) for name in ("flash", "pcie", "cpu"))
-        arrows = [
-            *_first_uses("flash", reads, "pcie", copies),
-            *_first_uses("flash", reads, "cpu", cpu),
-            *_first_uses("flash" if self.setup.unified else "pcie", reads if self.setup.unified else copies, "gpu", gpu),
-        ]
-        tracks = LINKS | {"gpu": COMPUTE}
-        for number, (source, came, target, used) in enumerate(arrows):
+        uses = [(COMPUTE, gpu)] if self.setup.unified else [(LINKS["pcie"], copies), (LINKS["cpu"], cpu)]
+        pairs = [(LINKS["flash"], target, *pair) for target, used in uses for pair in _first_uses(reads, used)]
+        pairs += [(LINKS["pcie"], COMPUTE, *pair) for pair in _first_uses(copies, gpu)]
+        for number, (source, target, came, used) in enumerate(pairs):
             shared = {"cat": "fetch", "id": number}
             name = self._expert(came.key)
-            yield {**_event("s", tracks[source], name, _last_moment(came)), **shared}
-            yield {**_event("f", tracks[target], name, _microseconds(used.start_s)), **shared, "bp": "e"}
+            yield {**_event("s", source, name, _last_moment(came)), **shared}
+            yield {**_event("f", target, name, _microseconds(used.start_s)), **shared, "bp": "e"}
 
     def _cut(self, shown: str) -> Iterator[Event]:
         if self.num_steps < self.visits.steps.num_steps:
@@ -192,9 +190,7 @@ class _Timeline:
         return {pair: place for place, pair in enumerate(zip(visit, self.visits.lookup_key.tolist(), strict=False))}
 
 
-def _first_uses(
-    source: str, arrivals: Iterable[Span], target: str, uses: Iterable[ComputeSpan | Span]
-) -> Iterator[tuple[str, Span, str, ComputeSpan | Span]]:
+def _first_uses(arrivals: Iterable[Span], uses: Iterable[_Use]) -> Iterator[tuple[Span, _Use]]:
     """Each arrival with the first use after it; without a use before the next arrival of the same expert, none."""
     waiting: dict[int, Span] = {}
     pending = iter(sorted(arrivals, key=lambda span: span.end_s))
@@ -205,7 +201,7 @@ def _first_uses(
             upcoming = next(pending, None)
         came = waiting.pop(use.key, None)
         if came is not None:
-            yield source, came, target, use
+            yield came, use
 
 
 def _names() -> Iterator[Event]:

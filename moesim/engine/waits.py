@@ -18,6 +18,8 @@ from moesim.engine.links import Span
 from moesim.engine.outcome import ComputeSpan
 from moesim.engine.transfers import Cause
 
+#: When, whether on the GPU, and which expert.
+_Arrival = tuple[float, bool, int]
 #: Of each link: the cause of a wait for a transfer that it serves, and for one in its queue.
 _CAUSES = {
     "pcie": (Cause.PCIE, Cause.PCIE_QUEUE),
@@ -51,8 +53,8 @@ def waits(compute: Sequence[ComputeSpan], transfers: Mapping[str, Sequence[Span]
             legs[span.key].append(_Leg(link, span))
     for of_key in legs.values():
         of_key.sort(key=lambda leg: leg.span.end_s)
-    last = "flash" if unified else "pcie"
-    arrivals = sorted((span.end_s, link != "cpu", span.key) for link in (last, "cpu") for span in transfers.get(link, ()))
+    last_legs = ("flash" if unified else "pcie", "cpu")
+    arrivals = sorted((span.end_s, link != "cpu", span.key) for link in last_legs for span in transfers.get(link, ()))
     for before, after in pairwise(compute):
         start_s = before.end_s
         if after.start_s > start_s:
@@ -61,7 +63,7 @@ def waits(compute: Sequence[ComputeSpan], transfers: Mapping[str, Sequence[Span]
                 start_s = end_s
 
 
-def _ends(arrivals: Sequence[tuple[float, bool, int]], start_s: float, after: ComputeSpan) -> Iterator[tuple[float, int]]:
+def _ends(arrivals: Sequence[_Arrival], start_s: float, after: ComputeSpan) -> Iterator[tuple[float, int]]:
     """When each wait of a gap ended, and for which expert: CPU experts inside it, and what ends it."""
     first, last = (bisect_right(arrivals, time, key=itemgetter(0)) for time in (start_s, after.start_s))
     for end_s, on_gpu, key in arrivals[first:last]:

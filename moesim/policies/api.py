@@ -13,10 +13,16 @@
     def victim(state_i, state_f, locked) -> int                               who leaves; -1 where all are locked
     def admit(state_i, state_f, key, now, note) -> bool                       optional: keep it after this use?
     def on_visit(state_i, state_f, layer, starts_request) -> None             optional: a router has spoken
+    def before_insert(state_i, state_f, key) -> None                          optional: it is about to need space
+    def on_bypass(state_i, state_f, key, now, note) -> None                   optional: an activation of one not here
     def preload(params, context) -> list[int]                                 optional: keys resident at the start
 
 ``key`` counts (layer, expert) pairs of this cache from 0, ``now`` counts activations, ``locked[key]`` is nonzero for
-experts that must stay (being copied, or waited for by the running visit). The functions on ``state`` use only what
+experts that must stay (being copied, or waited for by the running visit). ``starts_request`` is said once a step, at
+the first layer that the cache holds. A demand's order is ``before_insert``, ``victim`` and ``on_evict`` until it
+fits, and at the visit's end ``on_insert``; a prefetch's ``admit``, ``before_insert``, ``victim`` and ``on_evict``,
+``on_insert`` (which then covers no activation), or nothing more where it finds no room. ``on_bypass`` tells of what
+the CPU computed, what was not admitted, and what already left again within its visit. The functions on ``state`` use only what
 numba compiles: integers, floats, indexing, ``structures``. They are interpreted in the SimPy engine and compiled in
 the replay, from the same source.
 
@@ -62,6 +68,8 @@ _FUTURE_NOTES = ("next_use",)
 _OPTIONAL = {
     "admit": ["state_i", "state_f", "key", "now", "note"],
     "on_visit": ["state_i", "state_f", "layer", "starts_request"],
+    "before_insert": ["state_i", "state_f", "key"],
+    "on_bypass": ["state_i", "state_f", "key", "now", "note"],
     "preload": ["params", "context"],
 }
 _SIGNATURES: dict[str, dict[str, list[str]]] = {
@@ -180,6 +188,16 @@ class Policy:
     def on_visit(self) -> Callable[..., None] | None:
         """What the policy does when a visit begins, where it has such a rule."""
         return getattr(self.module, "on_visit", None)
+
+    @property
+    def before_insert(self) -> Callable[..., None] | None:
+        """What the policy does before room is made for a key, where it has such a rule."""
+        return getattr(self.module, "before_insert", None)
+
+    @property
+    def on_bypass(self) -> Callable[..., None] | None:
+        """What the policy does with an activation of an expert that is not here, where it has such a rule."""
+        return getattr(self.module, "on_bypass", None)
 
     def preload(self, context: CacheContext) -> list[int]:
         """Keys that are resident at the start."""

@@ -125,9 +125,9 @@ def notes_of(visits: Visits, policy: Policy) -> list[float]:
 
 
 def visit_facts(visits: Visits, visit: int) -> tuple[int, bool]:
-    """What a policy's ``on_visit`` is told: the layer, and whether a request starts (said once, at the first layer)."""
+    """A visit's layer, and whether a request runs its first token in its step."""
     step, layer = divmod(visit, visits.num_layers)
-    return layer, layer == 0 and bool(visits.starts_request[step])
+    return layer, bool(visits.starts_request[step])
 
 
 def training_uses(visits: Visits) -> NDArray[np.int64]:
@@ -155,6 +155,7 @@ def _reserve(visits: Visits, caches: CachePartition, notes: list[float], progres
         cache.begin_visit(members)
         for key, was_present in zip(members, present, strict=True):
             if not was_present:
+                cache.expect(key)
                 while not cache.fits(key):
                     cache.drop(cache.next_to_leave())
                 cache.start_demand(key)
@@ -171,6 +172,7 @@ def _evict_after(visits: Visits, caches: CachePartition, notes: list[float], pro
         cache.begin_visit(members)
         for key, was_present in zip(members, present, strict=True):
             if not was_present:
+                cache.expect(key)
                 cache.start_demand(key)
         overshoot = max(overshoot, cache.used_bytes - cache.capacity_bytes)
         cache.end_visit(activations)
@@ -186,6 +188,7 @@ def _sequential(visits: Visits, caches: CachePartition, notes: list[float], prog
             hits.append(cache.resident[key])
             cache.begin_visit((key,))
             if not cache.resident[key]:
+                cache.expect(key)
                 while not cache.fits(key):
                     cache.drop(cache.next_to_leave())
                 cache.start_demand(key)
@@ -202,7 +205,7 @@ def _each_visit(visits: Visits, caches: CachePartition, notes: list[float]) -> A
         cache, first = caches.of_layer(visit % visits.num_layers)
         members = [key - first for key in lookup_key[lookup_start[visit] : lookup_start[visit + 1]]]
         keys = [key - first for key in activation_key[start[visit] : start[visit + 1]]]
-        cache.announce(*visit_facts(visits, visit))
+        caches.announce(*visit_facts(visits, visit))
         yield visit, cache, members, list(zip(keys, notes[start[visit] : start[visit + 1]], strict=True))
 
 

@@ -45,6 +45,7 @@ class ExpertCache:
         self._on_hit, self._on_insert = module.on_hit, module.on_insert
         self._on_evict, self._victim = module.on_evict, module.victim
         self._admit, self._on_visit = policy.admit, policy.on_visit
+        self._before_insert, self._on_bypass = policy.before_insert, policy.on_bypass
         for key in policy.preload(context):
             self._hold(key)
             self._keep(key, 0.0)
@@ -54,7 +55,7 @@ class ExpertCache:
 
         Args:
             layer: the MoE layer, counted in the model.
-            starts_request: whether a request runs its first token in this step; said at the step's first layer.
+            starts_request: whether a request runs its first token in this step; said at this cache's first layer.
         """
         if self._on_visit is not None:
             self._on_visit(self._state_i, self._state_f, layer, starts_request)
@@ -78,6 +79,8 @@ class ExpertCache:
                 on_hit(state_i, state_f, key, self.now, note)
             elif resident[key] and self.admits(key, note):
                 self._keep(key, note)
+            elif self._on_bypass is not None:
+                self._on_bypass(state_i, state_f, key, self.now, note)
             self.now += 1
         for key in self._passing:
             if resident[key] and not kept[key]:
@@ -99,6 +102,11 @@ class ExpertCache:
         self._hold(key)
         self._keep(key, note)
         return True
+
+    def expect(self, key: int) -> None:
+        """Room is about to be made for the key: tell the policy, if it wants to know."""
+        if self._before_insert is not None:
+            self._before_insert(self._state_i, self._state_f, key)
 
     def pass_through(self, key: int) -> None:
         """Hold space for a key that the policy does not keep; the caller drops it."""
@@ -181,6 +189,11 @@ class CachePartition:
         if len(self.caches) == 1:
             return self.caches[0], 0
         return self.caches[layer], layer * self.experts_per_layer
+
+    def announce(self, layer: int, step_starts_request: bool) -> None:
+        """Tell the layer's cache that its router has spoken; a request's start at the first layer that it holds."""
+        cache, _ = self.of_layer(layer)
+        cache.announce(layer, step_starts_request and (layer == 0 or len(self.caches) > 1))
 
     def of_key(self, key: int) -> tuple[ExpertCache, int]:
         """As :meth:`of_layer`, for a key."""

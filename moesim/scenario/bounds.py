@@ -33,7 +33,9 @@ def bounds(setup: Setup, outcome: Outcome, gpu_s: float, output_tokens: int, dur
             )
         )
     if fewest_is_proven(setup):
-        fewest = count(setup.visits, setup.sizes, api.load("caching", "belady"), setup.gpu.capacity_bytes, rule=setup.rule)
+        fewest = count(
+            setup.visits, setup.sizes, api.load("caching", "belady"), setup.gpu.capacity_bytes, rule=setup.rule
+        )
         found.append(
             Bound(
                 name="fewest fetches (Belady MIN)",

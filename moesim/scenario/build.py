@@ -137,7 +137,9 @@ def build(file: ScenarioFile) -> Built:
         times=node_times(model, precisions, node, trace, visits, sizes),
         sizes=sizes,
         gpu=TierSetup(chosen["caching"], memory.gpu_experts, per_layer, uses),
-        host=None if memory.host_experts is None else TierSetup(chosen["host_caching"], memory.host_experts, False, uses),
+        host=None
+        if memory.host_experts is None
+        else TierSetup(chosen["host_caching"], memory.host_experts, False, uses),
         unified=node.gpu.unified_memory,
         rule=scenario.policies.rule,
         link=scenario.policies.link,

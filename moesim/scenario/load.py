@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from moesim.documents import Document, parse_yaml, read_yaml, validate
-from moesim.errors import Fault, MoesimError, ScenarioError
+from moesim.errors import Fault, ScenarioError
 from moesim.scenario.schema import Scenario
 
 
@@ -21,16 +21,16 @@ class ScenarioFile:
     folder: Path
 
     def fault(self, keys: Sequence[str], fault: Fault) -> Fault:
-        """``fault`` placed at ``keys`` of the file, or at the key below it that the fault names."""
-        inner = tuple(fault.place.split("."))
-        if (*keys, *inner) in self.document.lines:
-            return Fault(self.document.place((*keys, *inner)), fault.message, fault.hint)
-        detail = f"{fault.place}: " if fault.place else ""
-        return Fault(self.document.place(keys), f"{detail}{fault.message}", fault.hint)
+        """``fault`` placed at ``keys`` of the file, or at the key below that the fault names.
 
-    def relocate(self, keys: Sequence[str], error: MoesimError) -> ScenarioError:
-        """An error from a card, trace or policy as a fault of this file."""
-        return ScenarioError([self.fault(keys, fault) for fault in error.faults])
+        That key may be a number's whole name below ``override``; without ``keys`` it counts from the top.
+        """
+        below = ((*keys, *fault.place.split(".")), (*keys, "override", fault.place))
+        named = next((place for place in below if not keys or self.document.holds(place)), None)
+        if named is not None:
+            return Fault(self.document.place(named), fault.message, fault.hint)
+        detail = "" if fault.place in ("", *keys[-1:]) else f"{fault.place}: "
+        return Fault(self.document.place(keys), f"{detail}{fault.message}", fault.hint)
 
 
 def load_scenario(source: str | Path | Mapping[str, Any] | Scenario, overrides: Sequence[str] = ()) -> ScenarioFile:
@@ -55,32 +55,48 @@ def load_scenario(source: str | Path | Mapping[str, Any] | Scenario, overrides: 
 
 
 def _with_overrides(document: Document, overrides: Sequence[str]) -> Document:
-    """The document with each ``a.b=value`` applied; its lines no longer name what an override has replaced."""
-    data, lines = document.data, dict(document.lines)
+    """The document with each ``a.b=value`` applied; what an override has replaced stands there, no longer in a line."""
+    data, lines, settings = document.data, dict(document.lines), dict(document.settings)
     if overrides and not isinstance(data, dict):
         return document
     for text in overrides:
+        place = f"--set {text}"
         name, equals, value = text.partition("=")
-        keys = tuple(name.strip().split("."))
+        keys = _split(name.strip())
         if not equals or not all(keys):
-            raise ScenarioError.of(f"--set {text}", "must be of the form key=value", "as in --set policies.caching=lfu")
-        parsed = parse_yaml(value, f"--set {text}", ScenarioError).data
-        data = _replaced(data, keys, parsed, f"--set {text}")
+            raise ScenarioError.of(place, "must be of the form key=value", "as in --set policies.caching=lfu")
+        data = _replaced(data, keys, _value(value, place), place)
         lines = {known: line for known, line in lines.items() if known[: len(keys)] != keys}
-    return Document(document.name, data, lines)
+        settings = {known: told for known, told in settings.items() if known[: len(keys)] != keys} | {keys: place}
+    return Document(document.name, data, lines, settings)
+
+
+def _split(name: str) -> tuple[str, ...]:
+    """``a.b.c`` as keys; what stands below ``hardware.override`` is one key with dots in it."""
+    keys = tuple(name.split("."))
+    return (*keys[:2], ".".join(keys[2:])) if keys[:2] == ("hardware", "override") and keys[2:] else keys
+
+
+def _value(text: str, place: str) -> Any:
+    try:
+        return parse_yaml(text, place, ScenarioError).data
+    except ScenarioError as error:
+        raise ScenarioError([replace(fault, place=place) for fault in error.faults]) from None
 
 
 def _replaced(data: Any, keys: tuple[str, ...], value: Any, place: str, parent: str = "") -> Any:
     """``data`` with ``value`` at ``keys``; a string on the way is the short form of a mapping."""
     if not keys:
         return value
-    if isinstance(data, str):
-        data = {_SHORT_FORMS.get(parent, "name"): data}
+    if isinstance(data, str) and parent in _SHORT_FORMS:
+        data = {_SHORT_FORMS[parent]: data}
     if data is not None and not isinstance(data, dict):
         raise ScenarioError.of(place, f"{parent!r} is not a mapping, so it has no {keys[0]!r}", "check the key")
     below = data or {}
     return {**below, keys[0]: _replaced(below.get(keys[0]), keys[1:], value, place, keys[0])}
 
 
-#: The key that a plain string stands for; a policy's is ``name``.
-_SHORT_FORMS = {"trace": "file", "hardware": "node"}
+#: The parts that may be written as one string, and the key that it stands for.
+_SHORT_FORMS = {"trace": "file", "hardware": "node"} | dict.fromkeys(
+    ("caching", "host_caching", "prefetch", "on_miss"), "name"
+)

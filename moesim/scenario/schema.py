@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from moesim.units import parse
+
+
+#: No machine has more; what is beyond is a slip of the unit.
+MAX_MEMORY_BYTES = 2**60
+Count = Annotated[int, Field(ge=1, le=10**9)]
 
 
 @dataclass(frozen=True)
@@ -30,32 +35,44 @@ class Short:
         return {"anyOf": [{"type": "string"}, handler(schema)]}
 
 
-def _size_or(*words: str) -> BeforeValidator:
+@dataclass(frozen=True)
+class Size:
     """A quantity of bytes, or one of ``words``; kept as text, so that a Result shows what the user wrote."""
 
-    def read(value: Any) -> str:
-        if value not in words:
-            try:
-                parse(value, "bytes")
-            except ValueError as error:
-                raise ValueError(f"{error}" + (f", or one of: {', '.join(words)}" if words else "")) from None
-        return str(value)
+    words: tuple[str, ...] = ()
 
-    return BeforeValidator(read)
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Check the text before its type, for a better message."""
+        return core_schema.no_info_before_validator_function(self._read, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """What editors offer."""
+        return {"type": "string", "examples": [*self.words, "24 GiB"]}
+
+    def _read(self, value: Any) -> str:
+        if isinstance(value, str) and value in self.words:
+            return value
+        try:
+            size = parse(value, "bytes")
+        except ValueError as error:
+            raise ValueError(f"{error}" + (f", or one of: {', '.join(self.words)}" if self.words else "")) from None
+        if size > MAX_MEMORY_BYTES:
+            raise ValueError("must be at most 1 EiB | hint: check the unit")
+        return str(value)
 
 
 class Spec(BaseModel):
-    """Base of all parts of a scenario: strict and frozen."""
+    """Base of all parts of a scenario: strict (no number for text, no text for a number) and frozen."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class PolicyChoice(BaseModel):
     """A policy by name, and its parameters beside it; ``moesim policies show NAME`` lists them."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
 
-    name: str = Field(description="as `moesim policies list` prints it")
+    name: str = Field(min_length=1, description="as `moesim policies list` prints it")
 
     @property
     def params(self) -> dict[str, Any]:
@@ -69,7 +86,7 @@ Choice = Annotated[PolicyChoice, Short("name")]
 class TraceSpec(Spec):
     """The routing that is replayed."""
 
-    file: str = Field(description="a moesim trace, relative to the scenario's file")
+    file: str = Field(min_length=1, description="a moesim trace, relative to the scenario's file")
     stand_in: bool = Field(
         False,
         description="the trace is another model's with the same experts and top-k; its layers are repeated as needed. "
@@ -85,7 +102,7 @@ class HardwareSpec(Spec):
     cpu: str | None = Field(None, description="a CPU card")
     link: str | None = Field(None, description="a host link card; default: the node's, or the GPU's own")
     storage: str | None = Field(None, description="a storage card")
-    host_memory: Annotated[str, _size_or()] | None = Field(None, description="as in '64 GiB'")
+    host_memory: Annotated[str, Size()] | None = Field(None, description="as in '64 GiB'")
     override: dict[str, str | float] = Field(
         default_factory=dict, description="single numbers, as in {link.bandwidth: 50 GB/s}; they count as assumed"
     )
@@ -109,18 +126,18 @@ class MemorySpec(Spec):
     """How much of each tier holds experts."""
 
     gpu_experts: Annotated[
-        str, _size_or("auto"), Field(description="'auto' (what dense weights, KV cache and reserve leave), or bytes")
+        str, Size(("auto",)), Field(description="'auto' (what dense weights, KV cache and reserve leave), or bytes")
     ] = "auto"
     gpu_reserve: Annotated[
-        str, _size_or(), Field(description="GPU memory for the driver's context, activations and workspace (assumed)")
+        str, Size(), Field(description="GPU memory for the driver's context, activations and workspace (assumed)")
     ] = "1 GiB"
     host_experts: Annotated[
         str,
-        _size_or("auto", "all"),
+        Size(("auto", "all")),
         Field(description="'all', 'auto' (all, or what the reserve leaves if that is less), or bytes"),
     ] = "auto"
     host_reserve: Annotated[
-        str, _size_or(), Field(description="host memory for everything else (assumed: a desktop with a browser)")
+        str, Size(), Field(description="host memory for everything else (assumed: a desktop with a browser)")
     ] = "6 GiB"
 
 
@@ -135,25 +152,27 @@ class PrecisionSpec(Spec):
 class WorkloadSpec(Spec):
     """Which requests of the trace run, and how they share steps."""
 
-    requests: int | None = Field(None, ge=1, description="so many requests, in the trace's order; default: all")
+    requests: Count | None = Field(None, description="so many requests, in the trace's order; default: all")
     batch: int = Field(1, ge=1, le=4096, description="requests that decode together; the next starts when one ends")
     batching: Literal["closed-loop", "recorded"] = Field(
         "closed-loop", description="'recorded': tokens run together as the trace's source ran them"
     )
-    max_prompt: int | None = Field(None, ge=1, description="keep the last so many prompt tokens of a request")
-    max_output: int | None = Field(None, ge=1, description="stop after so many output tokens")
-    prefill_chunk: int | None = Field(None, ge=1, description="prompt tokens per prefill step; default: the whole")
+    max_prompt: Count | None = Field(None, description="keep the last so many prompt tokens of a request")
+    max_output: Count | None = Field(None, description="stop after so many output tokens")
+    prefill_chunk: Count | None = Field(None, description="prompt tokens per prefill step; default: the whole")
     train_fraction: float = Field(
         0.0, ge=0, lt=1, description="share of requests, from the start, to learn from; they are not scored"
     )
-    warmup_requests: int = Field(0, ge=0, description="requests that run first and are not counted; default: cold start")
+    warmup_requests: int = Field(
+        0, ge=0, le=10**9, description="requests that run first and are not counted; default: cold start"
+    )
 
 
 class Scenario(Spec):
     """One run: this model, on this machine, with these policies, on this routing."""
 
     question: str = Field("", description="what the run is to answer; the report opens with it")
-    model: str = Field(description="a language-model card; `moesim models list`")
+    model: str = Field(min_length=1, description="a language-model card; `moesim models list`")
     trace: Annotated[TraceSpec, Short("file")]
     hardware: Annotated[HardwareSpec, Short("node")]
     policies: PoliciesSpec = PoliciesSpec()

@@ -7,7 +7,7 @@ import numpy as np
 from corpus import SPLIT_BYTES, Corpus
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-VOCABULARY = 4096
+VOCABULARY = 2048
 END_OF_TEXT = "<|endoftext|>"  # token 0: stands before every document
 
 

@@ -1,5 +1,6 @@
 """Train one shape on the CPU: Muon and AdamW, a balancing loss per layer, checkpoints that resume."""
 
+import collections
 import resource
 import sys
 import time
@@ -137,12 +138,13 @@ def train(shape: Shape, streams: TokenStreams, folder: Path) -> tuple[Any, dict[
         model.load_state_dict(saved.pop("model"))
         optimizers.load_state_dict(saved.pop("optimizers"))
         state = saved
-    clock = Clock(state)
+    clock, losses = Clock(state), collections.deque[float](maxlen=50)
     for step in range(state["step"], shape.steps):
-        loss = backward(model, balancing, data.batch(step, shape.sequences_per_step), shape.balancing)
+        losses.append(backward(model, balancing, data.batch(step, shape.sequences_per_step), shape.balancing))
         optimizers.step(learning_rate(step, shape))
         if step % 20 == 0:
-            print(f"{shape.name} step {step} loss {loss:.3f} {clock.wall():.0f} s", file=sys.stderr, flush=True)
+            mean = sum(losses) / len(losses)
+            print(f"{shape.name} step {step} loss {mean:.3f} {clock.wall():.0f} s", file=sys.stderr, flush=True)
         if clock.due() or step + 1 == shape.steps:
             state = clock.advance(step + 1)
             save(checkpoint, {**state, "model": model.state_dict(), "optimizers": optimizers.state_dict()})

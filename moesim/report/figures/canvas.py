@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 WIDTH_IN = 4.3
 Data = TypeVar("Data")
 
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: small, searchable, in the page's font
     "font.family": "DejaVu Sans",  # wide, so that what fits here also fits in the page's font
     "font.size": 7.5,
@@ -73,14 +73,13 @@ def draw(plot: Callable[[Figure, Data], None], data: Data, *, height_in: float, 
         alt: what a reader who does not see the figure is told.
     """
     from matplotlib import rc_context
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     with rc_context(_STYLE | {"svg.hashsalt": plot.__name__}):
         figure = Figure(figsize=(WIDTH_IN, height_in))
         plot(figure, data)
         file = io.StringIO()
-        FigureCanvasSVG(figure).print_svg(file, metadata=_NO_METADATA)
+        figure.savefig(file, format="svg", metadata=_NO_METADATA)
     return _inline(file.getvalue(), alt)
 
 

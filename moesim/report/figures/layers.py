@@ -69,7 +69,7 @@ def residency(figure: Figure, result: Result) -> None:
     places = range(0, layers, _every(layers))
     heat.set_yticks(places, [str(result.layers[place].layer) for place in places])
     scale = figure.colorbar(image, cax=figure.add_axes((0.125, 0.95, 0.3, 0.025)), orientation="horizontal")
-    scale.outline.set_visible(False)  # type: ignore[operator]
+    scale.outline.set_visible(False)
     scale.ax.set_xticks([0, 50, 100])
     scale.ax.tick_params(length=0, pad=2)
     figure.text(0.445, 0.963, "% of visits", va="center")

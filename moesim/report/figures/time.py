@@ -57,7 +57,7 @@ def _stack(axes: Axes, row: int, parts: Sequence[TimeShare]) -> None:
 
 
 def steps(figure: Figure, columns: StepColumns) -> None:
-    """How long each step took, over simulated time: a dot (or a bin) for decode, a line as long as itself for prefill."""
+    """How long each step took, when it ran: a dot (or a bin) for decode, a line as long as itself for prefill."""
     axes = figure.subplots()
     start, duration, is_decode = _columns(columns)
     _decode_steps(axes, start[is_decode], duration[is_decode])

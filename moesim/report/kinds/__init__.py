@@ -1,5 +1,5 @@
-"""Kinds of reports, one module each, found by name. A module holds::
+"""Kinds of reports, one module each, found by name.
 
-    FILE = "result.json"          the name under which what it shows is saved
-    def page(path) -> str         the page of such a file, as HTML
+A module says which saved file it shows (``FILE = "result.json"``), and has a function ``page(path) -> str`` that turns
+such a file into HTML.
 """

@@ -117,7 +117,8 @@ def answer(result: Result) -> str:
 
 def headline(result: Result) -> Iterator[Figure]:
     """The numbers that the report opens with."""
-    head, counters = result.headline, result.counters
+    head = result.headline
+    fetched, read = formats.size(result.counters.fetched_bytes), formats.size(result.counters.flash_bytes)
     yield Figure(
         "Decode rate",
         formats.number(head.decode_tokens_per_s),
@@ -136,7 +137,7 @@ def headline(result: Result) -> Iterator[Figure]:
     yield Figure(
         "Fetched per decode token",
         *_parts(formats.size(head.fetched_bytes_per_decode_token)),
-        f"to the GPU; {formats.size(counters.fetched_bytes)} in all, {formats.size(counters.flash_bytes)} read from flash",
+        f"to the GPU; {fetched} in all, and {read} read from flash",
     )
 
 
@@ -243,7 +244,10 @@ def inputs(result: Result) -> Mapping[str, Sequence[tuple[str, str]]]:
         "Routing trace": result.trace,
         "Policies": result.policies,
     }
-    return {title: [(formats.words(key), formats.value(key, item)) for key, item in part.items()] for title, part in parts.items()}
+    return {
+        title: [(formats.words(key), formats.value(key, item)) for key, item in part.items()]
+        for title, part in parts.items()
+    }
 
 
 def _split_warning(warning: str) -> tuple[str, str]:

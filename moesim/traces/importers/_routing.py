@@ -78,7 +78,7 @@ def numbered(key: Array) -> tuple[Array, Array]:
 
 
 def first_repetition(cell: tuple[Array, ...], shape: tuple[int, ...]) -> int | None:
-    """Index of the first line about a cell of an earlier line, if any. ``cell``: indices into ``shape``, [lines] each"""
+    """Index of the first line about a cell of an earlier line, if any. ``cell``: its indices, [lines] each"""
     flat = np.ravel_multi_index(cell, shape)
     order = np.argsort(flat, kind="stable")
     again = order[1:][flat[order[1:]] == flat[order[:-1]]]

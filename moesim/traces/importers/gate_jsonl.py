@@ -51,11 +51,12 @@ def import_gate_jsonl(
     place = str(path)
     lines = _Lines.joined([_read(piece, place) for piece in pieces(path)], place)
     layers, layer = numbered(lines.layer)
-    token = _tokens(lines.token, place)
-    shape = (int(token.max()) + 1, len(layers), lines.experts.shape[1])
+    tokens, token = numbered(lines.token)
+    shape = (len(tokens), len(layers), lines.experts.shape[1])
     if (again := first_repetition((token, layer), shape[:2])) is not None:
         told = "repeats the layer_idx and token_idx of an earlier line"
         raise TraceError.of(f"{place}:{again + 1}", told, "number the tokens on from request to request")
+    _refuse_gaps(tokens, place)
     refuse_sparse(shape, lines.experts.size, place)
     experts = np.full(shape, -1, np.int32)
     experts[token, layer] = lines.experts
@@ -74,18 +75,11 @@ def import_gate_jsonl(
     )
 
 
-def _tokens(token_idx: Array, place: str) -> Array:
-    """Tokens counted from 0. [lines]
-
-    Raises:
-        TraceError: the numbering has a gap.
-    """
-    seen = np.unique(token_idx)
-    gaps = np.diff(seen) > 1
+def _refuse_gaps(tokens: Array, place: str) -> None:
+    gaps = np.diff(tokens) > 1
     if gaps.any():
-        told = f"token_idx skips {seen[gaps.argmax()] + 1}, between {seen[0]} and {seen[-1]}"
+        told = f"token_idx skips {tokens[gaps.argmax()] + 1}, between {tokens[0]} and {tokens[-1]}"
         raise TraceError.of(place, told, "number the tokens without gaps, request after request")
-    return np.asarray(token_idx - seen[0])
 
 
 @dataclass(frozen=True)
