@@ -1,4 +1,4 @@
-"""Traces out of chance, with four knobs for what makes real routing cacheable. They stay marked as synthetic for ever."""
+"""Traces out of chance, with four knobs for what makes routing cacheable. They stay marked as synthetic for ever."""
 
 from __future__ import annotations
 
@@ -142,9 +142,8 @@ class _Chances:
         chosen = np.argpartition(-score, self._routing.top_k - 1, axis=1)[:, : self._routing.top_k]
         gate = np.take_along_axis(luck, chosen, axis=1)
         order = np.argsort(-gate, axis=1, kind="stable")
-        chosen, gate = (np.take_along_axis(one, order, axis=1) for one in (chosen, gate))
-        odds = np.exp(gate - gate[:, :1])
-        return chosen, odds / odds.sum(axis=1, keepdims=True)
+        odds = np.exp(np.take_along_axis(gate, order, axis=1) - gate.max(axis=1, keepdims=True))
+        return np.take_along_axis(chosen, order, axis=1), odds / odds.sum(axis=1, keepdims=True)
 
     def _lift(self, score: Floats, experts: Ints | None, probability: float, height: float) -> None:
         drawn = self._rng.random((len(score), self._routing.top_k)) < probability

@@ -12,7 +12,7 @@ from moesim.transforms.relabel import packed, rescaled
 
 
 def dynamic_top_p(trace: RoutingTrace, p: float) -> RoutingTrace:
-    """Each token keeps its heaviest experts until they hold a share ``p`` of its gate weights in the layer, at least one.
+    """Each token keeps its heaviest experts until they hold a share ``p`` of its gate weights in a layer; at least one.
 
     The weights of those that stay are scaled to the sum of all. Lookahead channels stay as they are: the predictor
     doesn't know the gate's weights.
@@ -55,9 +55,10 @@ def _weights(trace: RoutingTrace) -> Array:
 
 def _without(trace: RoutingTrace, dropped: Array, transform: str, rescale: bool = False) -> RoutingTrace:
     """The trace without some activations. ``dropped``: bool, the shape of ``experts``"""
-    weights = np.where(dropped, 0, trace.weights).astype(np.float16)
-    if rescale and trace.weights is not None:
-        weights = rescaled(weights, trace.weights)
+    before = _weights(trace)
+    weights = np.where(dropped, 0, before).astype(np.float16)
+    if rescale:
+        weights = rescaled(weights, before)
     experts = np.where(dropped, trace.sentinel, trace.experts).astype(trace.experts.dtype)
     experts, packed_weights = packed(experts, weights, trace.sentinel)
     return replace(trace, card=trace.card.derived(transform), experts=experts, weights=packed_weights)
