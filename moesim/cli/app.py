@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from moesim.cli import capture, cards, replay, report, run, trace
+from moesim.cli import capture, cards, compare, replay, report, run, trace
 from moesim.cli.console import set_flags
 from moesim.version import __version__
 
@@ -41,6 +41,7 @@ def options(
 app.command("run")(run.run)
 app.command("check")(run.check)
 app.command("schema")(run.schema)
+app.command("compare")(compare.compare)
 app.command("replay")(replay.replay)
 app.command("report")(report.report)
 app.add_typer(report.reports, name="reports")

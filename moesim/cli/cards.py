@@ -115,7 +115,9 @@ def list_policies(as_json: JsonOption = False) -> None:
     for family in api.FAMILIES:
         for name in api.names(family):
             policy = api.load(family, name)
-            notes = [text for text, holds in (("future", policy.needs_future), ("training", policy.needs_training)) if holds]
+            notes = [
+                text for text, holds in (("future", policy.needs_future), ("training", policy.needs_training)) if holds
+            ]
             rows.append([family, name, ", ".join(notes), _rule(policy.module.__doc__ or "")])
     if as_json:
         print_json([dict(zip(("family", "name", "needs", "rule"), row, strict=True)) for row in rows])

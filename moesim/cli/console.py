@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,17 +91,34 @@ def progress(what: str, total: int | None = None) -> Iterator[Progress]:
         yield bar
 
 
-def writable_folder(path: Path) -> Path:
-    """Make sure that a folder is there and can be written to, before any long work.
+@contextmanager
+def output_folder(path: Path) -> Iterator[Path]:
+    """A folder to write into, made before any long work; where that work fails, what was made for it is gone again.
 
     Raises:
         FileError: it is a file, or can't be made or written.
     """
-    existing = next(parent for parent in (path, *path.resolve().parents) if parent.exists())
-    if not existing.is_dir():
-        raise FileError.of(str(path), f"can't be a folder: {existing} is a file", "choose another --out")
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
     except OSError as error:
-        raise FileError.of(str(path), f"can't be made: {error.strerror}", "choose another --out") from None
-    return path
+        told = "is a file, not a folder" if isinstance(error, FileExistsError) else error.strerror
+        raise FileError.of(str(path), f"can't be written to: {told}", "choose another --out") from None
+    try:
+        yield path
+    except BaseException:
+        for folder in made:
+            if not any(folder.iterdir()):
+                folder.rmdir()
+        raise
+
+
+@contextmanager
+def output_file(path: Path) -> Iterator[Path]:
+    """As :func:`output_folder`, for one file in it."""
+    if path.is_dir() or not path.name:
+        raise FileError.of(str(path), "is a directory", "name a file")
+    with output_folder(path.parent):
+        yield path

@@ -19,9 +19,7 @@ def replay(
     trace: Annotated[Path, typer.Argument(metavar="TRACE", help="A moesim trace, or a neutral .npz.")],
     policy: Annotated[str, typer.Option(help="A caching policy; `moesim policies list`.")] = "lru",
     capacity: Annotated[str | None, typer.Option(help="Cache size, as in 4000MiB.")] = None,
-    capacities: Annotated[
-        str | None, typer.Option(help="Several sizes for a curve, as in 500MiB,1GiB,4GiB.")
-    ] = None,
+    capacities: Annotated[str | None, typer.Option(help="Several sizes for a curve, as in 500MiB,1GiB,4GiB.")] = None,
     scope: Annotated[Literal["global", "layer"], typer.Option(help="One cache, or a share for each layer.")] = "global",
     phase: Annotated[
         Literal["all", "decode"], typer.Option(help="What is counted; prefill fills the cache either way.")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from moesim.cli.console import out
+from moesim.cli.console import out, output_file
 from moesim.errors import FileError
 
 reports = typer.Typer(help="The reports that the repository ships.", no_args_is_help=True, rich_markup_mode=None)
@@ -15,7 +15,9 @@ reports = typer.Typer(help="The reports that the repository ships.", no_args_is_
 
 def report(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder with a result.json.")],
-    output: Annotated[Path | None, typer.Option("--out", "-o", help="The file to write; default: DIR/report.html.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The file to write; default: DIR/report.html.")
+    ] = None,
 ) -> None:
     """Render the report of a saved result."""
     from moesim.report import render_run
@@ -24,8 +26,9 @@ def report(
 
     if not folder.is_dir():
         raise FileError.of(str(folder), "is not a folder", "give the folder that `moesim run` wrote to")
-    target = output or folder / "report.html"
-    write_text(target, render_run(load_result(folder / "result.json")))
+    html = render_run(load_result(folder / "result.json"))
+    with output_file(output or folder / "report.html") as target:
+        write_text(target, html)
     out().print(f"wrote {target}", markup=False)
 
 

@@ -10,21 +10,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moesim.cli.console import JsonOption, err, out, progress, writable_folder
+from moesim.cli.console import JsonOption, err, out, output_folder, print_json, progress
 from moesim.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
     from moesim.results import Result
+    from moesim.scenario.run import Run
 
 ScenarioArgument = Annotated[Path, typer.Argument(metavar="SCENARIO", help="A scenario file (YAML).")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting, as in --set policies.caching=lfu. Repeatable."),
 ]
-SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
+SeedOption = Annotated[int | None, typer.Option("--seed", min=0, max=2**63 - 1, help="Seed of everything random.")]
 #: Relative to where the user stands; git ignores it.
 DEFAULT_OUT = Path("moesim-out")
 TIMELINE_STEPS = 64
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def run(
@@ -39,42 +41,44 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Simulate a scenario: headline, where the time went, what limits it and what would help."""
-    from moesim.results.result import save_result, write_text
+    from moesim.results.result import write_text
     from moesim.scenario import load_scenario
     from moesim.scenario.run import run_scenario
     from moesim.studies.bottleneck import with_what_ifs
 
     started = time.perf_counter()
     file = load_scenario(scenario, _settings(set_, seed))
-    folder = writable_folder(out_dir or DEFAULT_OUT / scenario.stem)
-    with progress("simulating") as bar:
-        done = run_scenario(file)
-        tell = lambda name: bar.update(bar.task_ids[0], description=f"what if: {name}")  # noqa: E731
-        result = with_what_ifs(done, tell) if study else done.result
-    save_result(result, folder / "result.json")
-    written = ["result.json"]
-    if report:
-        from moesim.engine.timeline import chrome_trace
-        from moesim.report import render_run
-
-        write_text(folder / "report.html", render_run(result))
-        timeline = chrome_trace(done.built.setup, done.outcome, max_steps=TIMELINE_STEPS)
-        write_text(folder / "timeline.json", json.dumps(timeline, allow_nan=False))
-        written += ["report.html", "timeline.json"]
+    with output_folder(out_dir or DEFAULT_OUT / scenario.stem) as folder:
+        with progress("simulating") as bar:
+            done = run_scenario(file)
+            tell = lambda name: bar.update(bar.task_ids[0], description=f"what if: {name}")  # noqa: E731
+            result = with_what_ifs(done, tell) if study else done.result
+        texts = {"result.json": result.to_json()} | (_rendered(done, result) if report else {})
+        for name, text in texts.items():
+            write_text(folder / name, text)
     if as_json:
-        sys.stdout.write(result.to_json())
+        sys.stdout.write(texts["result.json"])
     else:
         print_result(result, scenario.stem)
-        out().print("\nwrote " + ", ".join(str(folder / name) for name in written), markup=False)
+        out().print("\nwrote " + ", ".join(str(folder / name) for name in texts), markup=False)
     err().print(f"took {time.perf_counter() - started:.1f} s", style="dim")
 
 
-def check(scenario: ScenarioArgument, set_: SetOption = None) -> None:
+def _rendered(done: Run, result: Result) -> dict[str, str]:
+    """The report and the timeline, by file name."""
+    from moesim.engine.timeline import chrome_trace
+    from moesim.report import render_run
+
+    timeline = chrome_trace(done.built.setup, done.outcome, max_steps=TIMELINE_STEPS)
+    return {"report.html": render_run(result), "timeline.json": json.dumps(timeline, allow_nan=False)}
+
+
+def check(scenario: ScenarioArgument, set_: SetOption = None, seed: SeedOption = None) -> None:
     """Check a scenario and everything that it names, without running it."""
     from moesim.scenario import load_scenario
     from moesim.scenario.build import build
 
-    built = build(load_scenario(scenario, set_ or []))
+    built = build(load_scenario(scenario, _settings(set_, seed)))
     visits = built.setup.visits
     out().print(
         f"{scenario}: ok: {built.model.name} on {built.node.name}, {visits.steps.num_steps} steps, "
@@ -87,7 +91,7 @@ def schema() -> None:
     """Print the JSON Schema of scenarios, for editors that complete."""
     from moesim.scenario import Scenario
 
-    sys.stdout.write(json.dumps(Scenario.model_json_schema(), indent=1) + "\n")
+    print_json({"$schema": DIALECT, **Scenario.model_json_schema()})
 
 
 def _settings(set_: list[str] | None, seed: int | None) -> list[str]:

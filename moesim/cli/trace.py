@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from moesim.cli.console import JsonOption, out, print_json, print_table
-from moesim.errors import FileError, TraceError
+from moesim.cli.console import JsonOption, out, output_file, print_json, print_table
+from moesim.errors import TraceError
 
 app = typer.Typer(help="Routing traces: info, import, capture.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -43,11 +43,9 @@ def import_(
     from moesim.traces import save_trace
     from moesim.traces.importers import import_trace
 
-    if output.is_dir():
-        raise FileError.of(str(output), "is a directory", "name a file, as in -o trace.npz")
     trace = import_trace(format_, file, dict(_option(text) for text in options or []))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    save_trace(trace, output)
+    with output_file(output):
+        save_trace(trace, output)
     shape = f"{trace.num_tokens} tokens, {trace.num_layers} layers, top {trace.top_k} of {trace.num_experts}"
     out().print(f"wrote {output}: {shape}", markup=False)
 
@@ -75,7 +73,9 @@ def _option(text: str) -> tuple[str, str]:
 def _print_info(found: dict[str, Any]) -> None:
     console = out()
     labels = f" ({', '.join(found['labels'])})" if found["labels"] else ""
-    console.print(f"{found['name']}: routing of {found['model']}, {found['origin']}{labels}", style="bold", markup=False)
+    console.print(
+        f"{found['name']}: routing of {found['model']}, {found['origin']}{labels}", style="bold", markup=False
+    )
     console.print(
         f"{found['requests']} requests, {found['tokens']} tokens, {found['layers']} MoE layers, "
         f"top {found['top_k']} of {found['experts']} experts; licence: {found['licence'] or 'unknown'}",

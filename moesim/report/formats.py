@@ -42,7 +42,7 @@ def size(value: float | None) -> str:
 
 def constant(row: ConstantRow) -> str:
     """A card's number with the unit that its name tells."""
-    family, _, field = row.name.partition(".")
+    field = row.name.partition(".")[2]
     if field.startswith("compute."):
         return f"{row.value / 1e12:.4g} TFLOP/s"
     if "efficiency" in field:
@@ -51,7 +51,7 @@ def constant(row: ConstantRow) -> str:
         return format_bandwidth(row.value)
     if "latency" in field or "launch" in field:
         return format_seconds(row.value)
-    return f"{row.value:g} ({family}, SI)"
+    return f"{row.value:g}"
 
 
 def words(name: str) -> str:

@@ -9,7 +9,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -18,6 +18,7 @@ from moesim.errors import ResultError
 
 SCHEMA_VERSION = "1.0"
 MAX_RESULT_BYTES = 2**30
+Saved = TypeVar("Saved", bound=BaseModel)
 Kind = Literal["measured", "published", "datasheet", "assumed"]
 
 
@@ -270,6 +271,11 @@ def load_result(path: Path) -> Result:
         FileError: the file can't be read.
         ResultError: it isn't a result, or one of a newer major version.
     """
+    return load_versioned(path, Result)
+
+
+def load_versioned(path: Path, kind: type[Saved]) -> Saved:
+    """Read a saved file of this schema version; see :func:`load_result`."""
     text = read_text(path, MAX_RESULT_BYTES)
     try:
         data = json.loads(text)
@@ -282,7 +288,7 @@ def load_result(path: Path) -> Result:
         told = f"has schema version {version}, and this moesim reads {SCHEMA_VERSION}"
         raise ResultError.of(str(path), told, "run the scenario again, or use the moesim that wrote it")
     try:
-        return Result.model_validate(data)
+        return kind.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])

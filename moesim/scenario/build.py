@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -13,26 +13,27 @@ from numpy.typing import NDArray
 
 from moesim.costs import evidence
 from moesim.costs.devices import arithmetic
-from moesim.costs.node_times import Precisions, node_times
+from moesim.costs.node_times import Precisions, Times, node_times
 from moesim.errors import Fault, MoesimError, ScenarioError
 from moesim.hardware import Node, build_node
 from moesim.models import ModelSpec, load_model, parameters
 from moesim.models.precision import Precision, get_precision
 from moesim.policies import api
 from moesim.policies.api import Policy
-from moesim.replay.counts import training_uses
 from moesim.scenario.load import ScenarioFile
 from moesim.scenario.schema import PolicyChoice, Scenario
+from moesim.scenario.workload import routing_for, split_requests, steps_of, uses_in_training, warmup_steps
 from moesim.setup import MemoryPlan, Setup, TierSetup, plan_memory
 from moesim.traces import RoutingTrace, load_trace
-from moesim.traces.steps import Steps, closed_loop, recorded
+from moesim.traces.steps import Steps
 from moesim.traces.trace import DECODE
-from moesim.traces.visits import visits_of
-from moesim.transforms import select_requests, stand_in
+from moesim.traces.visits import Visits, visits_of
 from moesim.units import parse
 
 Part = TypeVar("Part")
 Ints = NDArray[np.int64]
+#: Single operations beyond these come from a slip in a number; sums of them would leave what floats can hold.
+LONGEST_S, SHORTEST_S = 1e9, 1e-15
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def build(file: ScenarioFile) -> Built:
     node = parts.load(("hardware",), lambda: _node(scenario))
     source = parts.load(("trace", "file"), lambda: load_trace(file.folder / scenario.trace.file))
     policies = {
-        key: parts.load(("policies", key), lambda family=family, choice=choice: _policy(family, choice))
+        key: parts.load(("policies", key), partial(api.load, family, choice.name, choice.params))
         for key, family, choice in _choices(scenario)
     }
     precisions = _precisions(parts, scenario, model)
@@ -107,15 +108,17 @@ def build(file: ScenarioFile) -> Built:
     assert precisions is not None
     chosen = {key: policy for key, policy in policies.items() if policy is not None}
 
-    trace = parts.load(("trace",), lambda: _fitted(source, model, scenario))
+    trace = parts.load(("trace",), lambda: routing_for(source, model, scenario))
     parts.stop_at_faults()
     assert trace is not None
-    training, warmup, scored = _split(trace, scenario, parts)
-    uses = _training_uses(trace, training)
-    _check_policies(parts, scenario, chosen, node, uses)
+    split = parts.load((), lambda: split_requests(trace, scenario))
+    uses = None if split is None else uses_in_training(trace, split)
+    has_training = split is None or bool(split.training)
+    parts.load((), lambda: _check_policies(scenario, chosen, node, has_training))
     parts.stop_at_faults()
+    assert split is not None
 
-    steps = parts.load(("workload",), lambda: _steps(trace, [*warmup, *scored], scenario))
+    steps = parts.load(("workload",), lambda: steps_of(trace, split, scenario))
     parts.stop_at_faults()
     assert steps is not None
     visits = visits_of(trace, steps)
@@ -124,7 +127,8 @@ def build(file: ScenarioFile) -> Built:
     parts.stop_at_faults()
     assert memory is not None
     per_layer = scenario.policies.scope == "layer"
-    parts.load(("memory", "gpu_experts"), lambda: _check_room(memory, sizes, model.num_moe_layers if per_layer else 1))
+    parts.load((), lambda: _check_room(memory, sizes, model.num_moe_layers if per_layer else 1))
+    times = parts.load(("hardware",), lambda: _times(model, precisions, node, trace, visits, sizes))
     prefetch = chosen["prefetch"]
     candidates = parts.load(
         ("policies", "prefetch"),
@@ -132,20 +136,22 @@ def build(file: ScenarioFile) -> Built:
     )
     parts.stop_at_faults()
     assert candidates is not None
+    assert times is not None
+    host = None
+    if memory.host_experts is not None:
+        host = TierSetup(chosen["host_caching"], memory.host_experts, False, uses)
     setup = Setup(
         visits=visits,
-        times=node_times(model, precisions, node, trace, visits, sizes),
+        times=times,
         sizes=sizes,
         gpu=TierSetup(chosen["caching"], memory.gpu_experts, per_layer, uses),
-        host=None
-        if memory.host_experts is None
-        else TierSetup(chosen["host_caching"], memory.host_experts, False, uses),
+        host=host,
         unified=node.gpu.unified_memory,
         rule=scenario.policies.rule,
         link=scenario.policies.link,
         candidates=candidates,
         on_miss=chosen["on_miss"],
-        warmup_steps=_warmup_steps(steps, trace, warmup),
+        warmup_steps=warmup_steps(steps, trace, split),
     )
     return Built(
         file=file,
@@ -177,10 +183,6 @@ def _choices(scenario: Scenario) -> list[tuple[str, str, PolicyChoice]]:
     ]
 
 
-def _policy(family: str, choice: PolicyChoice) -> Policy:
-    return api.load(family, choice.name, choice.params)
-
-
 def _node(scenario: Scenario) -> Node:
     wanted = scenario.hardware
     return build_node(
@@ -199,90 +201,27 @@ def _precisions(parts: _Parts, scenario: Scenario, model: ModelSpec | None) -> P
         wanted = name or released
         return parts.load(("precision", key), lambda: get_precision(wanted)) if wanted else None
 
-    experts = stored("experts", scenario.precision.experts, model and model.expert_precision)
-    dense = stored("dense", scenario.precision.dense, model and model.dense_precision)
+    experts = stored("experts", scenario.precision.experts, model.expert_precision if model else None)
+    dense = stored("dense", scenario.precision.dense, model.dense_precision if model else None)
     if experts is None or dense is None:
         return None
     return Precisions(experts, dense, {"bf16": 2.0, "fp8": 1.0}[scenario.precision.kv])
 
 
-def _fitted(trace: RoutingTrace, model: ModelSpec, scenario: Scenario) -> RoutingTrace:
-    """The trace as the model's routing: its own, or a declared stand-in."""
-    place, card = scenario.trace.file, trace.card
-    shape, wanted = (card.num_experts, trace.top_k), (model.num_experts, model.top_k)
-    if shape != wanted:
-        raise ScenarioError.of(
-            place,
-            f"routes {shape[1]} of {shape[0]} experts, and {model.name} {wanted[1]} of {wanted[0]}",
-            "choose a trace and a model of the same shape; only the number of layers may differ (stand_in: true)",
-        )
-    if scenario.trace.stand_in:
-        return stand_in(trace, model.num_moe_layers)
-    names = {_plain(model.name), _plain(model.hf_id or model.name)}
-    if _plain(card.model) not in names or trace.num_layers != model.num_moe_layers:
-        raise ScenarioError.of(
-            place,
-            f"was recorded from {card.model} ({trace.num_layers} MoE layers), not from {model.name} "
-            f"({model.num_moe_layers})",
-            "say trace: {file: …, stand_in: true} to let it stand in; every output then says so",
-        )
-    return trace
-
-
-def _plain(name: str) -> str:
-    return name.rpartition("/")[2].strip().lower()
-
-
-def _split(trace: RoutingTrace, scenario: Scenario, parts: _Parts) -> tuple[list[int], list[int], list[int]]:
-    """Requests to learn from, to warm up with, and to score."""
-    ids = [int(request) for request in trace.request_ids]
-    workload = scenario.workload
-    learned = round(len(ids) * workload.train_fraction)
-    training, rest = ids[:learned], ids[learned:]
-    warmup, scored = rest[: workload.warmup_requests], rest[workload.warmup_requests :]
-    if not scored:
-        given = f"no request of the trace's {len(ids)} is left to score"
-        parts.faults.append(Fault("workload", given, "a smaller train_fraction or warmup_requests"))
-    if workload.requests is not None and workload.requests > len(scored):
-        given = f"{workload.requests} requests are wanted and the trace has {len(scored)} to score"
-        parts.load(("workload", "requests"), lambda: _raise(given, f"at most {len(scored)}"))
-    return training, warmup, scored[: workload.requests]
-
-
-def _raise(message: str, hint: str = "") -> None:
-    raise ScenarioError.of("", message, hint)
-
-
-def _training_uses(trace: RoutingTrace, training: list[int]) -> Ints | None:
-    if not training:
-        return None
-    split = select_requests(trace, training)
-    return training_uses(visits_of(split, closed_loop(split, training)))
-
-
-def _check_policies(
-    parts: _Parts, scenario: Scenario, policies: Mapping[str, Policy], node: Node, uses: Ints | None
-) -> None:
+def _check_policies(scenario: Scenario, policies: Mapping[str, Policy], node: Node, has_training: bool) -> None:
     """What a policy needs that this scenario does not give."""
+    faults = []
     for key, policy in policies.items():
-        if policy.needs_training and uses is None:
-            message = f"{policy.name!r} learns from a training split and the scenario names none"
-            parts.load(("policies", key), lambda told=message: _raise(told, "set workload.train_fraction, as in 0.25"))
+        if policy.needs_training and not has_training:
+            told = f"{policy.name!r} learns from a training split, and it holds no request"
+            faults.append(Fault(f"policies.{key}", told, "a larger workload.train_fraction, as in 0.25"))
     if policies["host_caching"].needs_future:
-        name = policies["host_caching"].name
-        message = f"{name!r} needs the future, and what reaches host memory depends on time"
-        parts.load(("policies", "host_caching"), lambda: _raise(message, "lru"))
+        told = f"{policies['host_caching'].name!r} needs the future, and what reaches host memory depends on time"
+        faults.append(Fault("policies.host_caching", told, "lru"))
     if node.gpu.unified_memory and scenario.policies.on_miss.name != "fetch":
-        parts.load(("policies", "on_miss"), lambda: _raise(f"{node.gpu.name} shares one memory with its CPU", "fetch"))
-
-
-def _steps(trace: RoutingTrace, requests: list[int], scenario: Scenario) -> Steps:
-    workload = scenario.workload
-    if workload.batching == "recorded":
-        return recorded(trace, requests)
-    return closed_loop(
-        trace, requests, workload.batch, workload.max_prompt, workload.max_output, workload.prefill_chunk
-    )
+        faults.append(Fault("policies.on_miss", f"{node.gpu.name} shares one memory with its CPU", "fetch"))
+    if faults:
+        raise ScenarioError(faults)
 
 
 def _memory(
@@ -319,20 +258,32 @@ def _bytes(text: str) -> int:
 
 
 def _check_room(memory: MemoryPlan, sizes: Ints, parts: int) -> None:
-    largest = int(sizes.max())
+    largest, faults = int(sizes.max()), []
     for tier, capacity, shares in (("gpu", memory.gpu_experts, parts), ("host", memory.host_experts, 1)):
         if capacity is not None and capacity // shares < largest:
             each = " for each layer" if shares > 1 else ""
-            message = f"the {tier}'s {capacity // shares} bytes{each} do not hold one expert of {largest} bytes"
-            _raise(message, f"at least {largest * shares / 2**20:.1f} MiB")
+            told = f"{capacity // shares} bytes{each} do not hold one expert of {largest} bytes"
+            hint = f"at least {largest * shares / 2**20:.1f} MiB"
+            faults.append(Fault(f"memory.{tier}_experts", told, hint))
+    if faults:
+        raise ScenarioError(faults)
 
 
-def _warmup_steps(steps: Steps, trace: RoutingTrace, warmup: list[int]) -> int:
-    """Steps until the last warm-up request is done."""
-    if not warmup:
-        return 0
-    of_row = np.isin(np.asarray(trace.request)[steps.row], warmup)
-    return int(np.searchsorted(steps.row_start, np.flatnonzero(of_row).max(), side="right"))
+def _times(
+    model: ModelSpec, precisions: Precisions, node: Node, trace: RoutingTrace, visits: Visits, sizes: Ints
+) -> Times:
+    """All seconds; a number of the hardware that makes one of them absurd would drown every other."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        times = node_times(model, precisions, node, trace, visits, sizes)
+    parts = [op.total_s for op in (times.before, times.shared, times.expert, times.after)]
+    longest = float(np.max(np.concatenate([*parts, times.copy_s, times.read_s, times.cpu_s])))
+    shortest = float(times.before.total_s.min())
+    hint = "is a number of hardware.override off by its unit?"
+    if not longest <= LONGEST_S:
+        raise ScenarioError.of("", f"one operation would take {longest:.3g} s", hint)
+    if shortest < SHORTEST_S:
+        raise ScenarioError.of("", f"attention and router would take {shortest:.3g} s", hint)
+    return times
 
 
 def _warnings(

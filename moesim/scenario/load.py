@@ -37,7 +37,7 @@ def load_scenario(source: str | Path | Mapping[str, Any] | Scenario, overrides: 
     """Read and check a scenario.
 
     Args:
-        source: a path, a mapping with the keys of a scenario, or a Scenario (paths then relative to the working folder).
+        source: a path, a mapping with a scenario's keys, or a Scenario (paths in it: from the working folder).
         overrides: ``a.b=value`` settings that replace or add to what the file says; values are YAML.
 
     Raises:

@@ -10,7 +10,6 @@ from pydantic_core import CoreSchema, core_schema
 
 from moesim.units import parse
 
-
 #: No machine has more; what is beyond is a slip of the unit.
 MAX_MEMORY_BYTES = 2**60
 Count = Annotated[int, Field(ge=1, le=10**9)]

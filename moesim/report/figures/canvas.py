@@ -9,16 +9,19 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from markupsafe import Markup, escape
 
+from moesim.errors import FileError
 from moesim.report.figures import palette
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH_IN = 4.3
+PNG_DPI = 200
 Data = TypeVar("Data")
 
 _STYLE: Any = {
@@ -60,7 +63,8 @@ _STYLE: Any = {
     "figure.facecolor": "none",
     "axes.facecolor": "none",
 }
-_NO_METADATA = {"Creator": None, "Date": None, "Format": None, "Type": None}
+#: What is left out of files, so that the same data give the same bytes.
+_FILE_METADATA: dict[str, dict[str, None]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}
 
 
 def draw(plot: Callable[[Figure, Data], None], data: Data, *, height_in: float, alt: str) -> Markup:
@@ -72,15 +76,36 @@ def draw(plot: Callable[[Figure, Data], None], data: Data, *, height_in: float, 
         height_in: at a width of ``WIDTH_IN``; the page scales both.
         alt: what a reader who does not see the figure is told.
     """
+    file = io.StringIO()
+    _save(plot, data, height_in, file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    return _inline(file.getvalue(), alt)
+
+
+def save(plot: Callable[[Figure, Data], None], data: Data, *, height_in: float, path: Path) -> None:
+    """Write what ``plot`` draws to a file of its own, by its suffix: SVG, PNG or PDF.
+
+    Raises:
+        FileError: another suffix.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in _FILE_METADATA:
+        raise FileError.of(str(path), f"can't be drawn: {suffix or 'no suffix'}", "use .svg, .png or .pdf")
+    file = io.BytesIO()
+    _save(
+        plot, data, height_in, file, format=suffix[1:], metadata=_FILE_METADATA[suffix], facecolor="white", dpi=PNG_DPI
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(file.getvalue())
+
+
+def _save(plot: Callable[[Figure, Data], None], data: Data, height_in: float, file: IO[Any], **options: Any) -> None:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     with rc_context(_STYLE | {"svg.hashsalt": plot.__name__}):
         figure = Figure(figsize=(WIDTH_IN, height_in))
         plot(figure, data)
-        file = io.StringIO()
-        figure.savefig(file, format="svg", metadata=_NO_METADATA)
-    return _inline(file.getvalue(), alt)
+        figure.savefig(file, **options)
 
 
 def _inline(svg: str, alt: str) -> Markup:

@@ -128,12 +128,11 @@ def headline(result: Result) -> Iterator[Figure]:
     yield Figure("TPOT, median", *_median(head.tpot_s), _tail(head.tpot_s, "request", "no request decodes"))
     yield Figure("TTFT, median", *_median(head.ttft_s), _tail(head.ttft_s, "request", "the trace has no prefill"))
     yield Figure("Gap between tokens, median", *_median(head.itl_s), _tail(head.itl_s, "gap", "no request decodes"))
-    yield Figure(
-        "Hit rate per lookup",
-        *_parts(formats.percent(head.hit_rate_per_lookup)),
-        f"of which late {formats.percent(head.late_rate_per_lookup)}; decode alone "
-        f"{formats.percent(head.decode_hit_rate_per_lookup)}, late {formats.percent(head.decode_late_rate_per_lookup)}",
-    )
+    late = f"of which late {formats.percent(head.late_rate_per_lookup)}"
+    if result.counters.prefill_tokens:
+        decode, decode_late = head.decode_hit_rate_per_lookup, head.decode_late_rate_per_lookup
+        late += f"; decode alone {formats.percent(decode)}, late {formats.percent(decode_late)}"
+    yield Figure("Hit rate per lookup", *_parts(formats.percent(head.hit_rate_per_lookup)), late)
     yield Figure(
         "Fetched per decode token",
         *_parts(formats.size(head.fetched_bytes_per_decode_token)),

@@ -21,7 +21,8 @@ from moesim.traces.array_files import Array, existing_file
 PIECE_BYTES = MAX_LINE_BYTES = 2**24
 _NUMBER_CHARACTERS = b"0123456789+-.eEnaN"  # with those of "nan"
 _DIGITS = b"0123456789"
-_ODD = set(_NUMBER_CHARACTERS) - set(_DIGITS + b".")
+_DECIMAL = re.compile(rb"\d+(\.\d+)?")
+_SIGNS = set(b"+-")
 _POWERS = 10 ** np.arange(16)
 _MAX_EXACT = 10**15
 
@@ -76,15 +77,13 @@ def read_table(piece: Piece, structure: bytes, columns: int) -> Table | None:
     lines = text.count(b"\n")
     if not lines:
         return Table(piece.first_line, np.empty((0, columns)))
-    if structure_of(text) != structure * lines:
-        return None
     try:
-        values = _read_decimals(text, lines)
-        if values is None:
+        values = _read_decimals(text, lines, structure, columns)
+        if values is None and structure_of(text) == structure * lines:
             values = _read_spaced(text, structure, np.float64).reshape(lines, columns)
     except ValueError:
         return None
-    return Table(piece.first_line, values) if values.shape[1] == columns else None
+    return None if values is None else Table(piece.first_line, values)
 
 
 def _read_spaced(text: bytes, separators: bytes, dtype: type[np.number[Any]]) -> Array:
@@ -97,18 +96,21 @@ def _read_spaced(text: bytes, separators: bytes, dtype: type[np.number[Any]]) ->
             raise ValueError(str(error)) from None
 
 
-def _read_decimals(text: bytes, lines: int) -> Array | None:
-    """The numbers of lines that have decimal points in the same columns and neither signs nor exponents, else None.
+def _read_decimals(text: bytes, lines: int, structure: bytes, columns: int) -> Array | None:
+    """The numbers of lines with decimal points in the same columns, and without signs and exponents; else None.
 
     Several times as fast as reading floats: ``0.05`` is read as the integers 0 and 105, and becomes 5 / 10**2. Both
     numbers are exact as floats, so that their ratio is the nearest float, as it should be.
     """
     line = text[: text.index(b"\n") + 1]
-    structure = line.translate(None, _DIGITS)
-    if text.translate(None, _DIGITS) != structure * lines or set(structure) & _ODD:
+    numbers = [number for number in re.findall(rb"[\d.]+", line) if _DECIMAL.fullmatch(number)]
+    alike = line.translate(None, _DIGITS)
+    if structure_of(line) != structure or len(numbers) != columns or set(alike) & _SIGNS:
         return None
-    has_point = [b"." in number for number in re.findall(rb"[\d.]+", line)]
-    parts = _read_spaced(text.replace(b".", b" 1"), structure, np.int64).reshape(lines, -1)
+    if text.translate(None, _DIGITS) != alike * lines:
+        return None
+    has_point = [b"." in number for number in numbers]
+    parts = _read_spaced(text.replace(b".", b" 1"), alike.replace(b".", b""), np.int64).reshape(lines, -1)
     if parts.shape[1] != len(has_point) + sum(has_point):
         return None
     values, column = np.empty((lines, len(has_point)), order="F"), 0  # columns are what is worked on

@@ -126,7 +126,10 @@ def _read(piece: Piece, place: str) -> _Lines:
 
 
 def _read_alike(piece: Piece, line: bytes, example: dict[str, Any]) -> _Lines | None:
-    table = read_table(Piece(1, _without_keys(piece.text)), structure_of(_without_keys(line)), _columns(example))
+    columns = sum(len(value) if isinstance(value, list) else 1 for value in example.values())
+    table = read_table(piece, structure_of(line), columns)
+    if table is None:  # perhaps for an exponent, which can be told from the letters of a key only without the keys
+        table = read_table(Piece(1, _without_keys(piece.text)), structure_of(_without_keys(line)), columns)
     if table is None:
         return None
     found: dict[str, Array] = {}
@@ -151,10 +154,6 @@ def _without_keys(text: bytes) -> bytes:
     for key in _KEYS:
         text = text.replace(f'"{key}"'.encode(), b"")
     return text
-
-
-def _columns(example: dict[str, Any]) -> int:
-    return sum(len(value) if isinstance(value, list) else 1 for value in example.values())
 
 
 def _parsed(line: bytes, place: str) -> dict[str, Any]:

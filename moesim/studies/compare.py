@@ -1,0 +1,143 @@
+"""Policies side by side: the same workload under each policy, at each cache size, on each trace and machine.
+
+A comparison is a base scenario and what is varied. Every combination is a run of its own (in parallel, and never
+repeated once it is in the store); the ranking says where two policies can't be told apart.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from moesim.documents import read_yaml, validate
+from moesim.engine import simulate
+from moesim.errors import Fault, MoesimError, ScenarioError
+from moesim.results import Result
+from moesim.scenario import load_scenario
+from moesim.scenario.build import build
+from moesim.scenario.summary import summarise
+from moesim.studies.store import ResultStore, digest_of
+
+MAX_RUNS = 10_000
+
+
+class Comparison(BaseModel):
+    """What ``moesim compare`` reads."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    question: str = Field("", description="what the comparison is to answer; the report opens with it")
+    scenario: str = Field(description="the base scenario, relative to this file")
+    policies: Annotated[
+        dict[str, dict[str, Any]], Field(min_length=1, description="label -> what it sets below `policies`")
+    ]
+    gpu_experts: Annotated[list[str], Field(min_length=1, description="cache sizes, as in [2 GiB, 4 GiB]")] = ["auto"]
+    traces: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="label -> settings by dotted key, as in {trace.file: ..., model: ...}"
+    )
+    machines: dict[str, dict[str, Any]] = Field(default_factory=dict, description="label -> settings by dotted key")
+    seeds: Annotated[list[int], Field(min_length=1)] = [0]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One combination: its labels, and the settings that make it out of the base scenario."""
+
+    policy: str
+    gpu_experts: str
+    trace: str
+    machine: str
+    seed: int
+    settings: tuple[tuple[str, Any], ...]
+
+    @property
+    def name(self) -> str:
+        """For progress and errors."""
+        parts = (self.policy, self.gpu_experts, self.trace, self.machine, f"seed {self.seed}")
+        return ", ".join(part for part in parts if part)
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    """A point and its result."""
+
+    point: Point
+    result: Result
+
+
+def load_comparison(path: Path) -> tuple[Comparison, Path]:
+    """A comparison file, and the path of its base scenario.
+
+    Raises:
+        FileError, ScenarioError: with every fault at once.
+    """
+    comparison = validate(read_yaml(path, ScenarioError), Comparison, ScenarioError)
+    if (runs := len(points_of(comparison))) > MAX_RUNS:
+        raise ScenarioError.of(str(path), f"asks for {runs} runs, and {MAX_RUNS} is the most", "vary less at once")
+    return comparison, path.parent / comparison.scenario
+
+
+def points_of(comparison: Comparison) -> list[Point]:
+    """Every combination, policies innermost."""
+    traces: Mapping[str, dict[str, Any]] = comparison.traces or {"": {}}
+    machines: Mapping[str, dict[str, Any]] = comparison.machines or {"": {}}
+    points = []
+    for trace, machine, size, seed, policy in product(
+        traces, machines, comparison.gpu_experts, comparison.seeds, comparison.policies
+    ):
+        policies = {f"policies.{key}": value for key, value in comparison.policies[policy].items()}
+        settings = {**traces[trace], **machines[machine], "memory.gpu_experts": size, **policies, "seed": seed}
+        points.append(Point(policy, size, trace, machine, seed, tuple(settings.items())))
+    return points
+
+
+def compare(
+    base: Path,
+    points: Sequence[Point],
+    store: Path,
+    *,
+    processes: int | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> list[ComparedRun]:
+    """Run every point that is not in the store, and gather all results in the order of ``points``.
+
+    Raises:
+        ScenarioError: points that can't run, all at once; the others are in the store by then.
+    """
+    results: dict[Point, Result] = {}
+    faults: list[Fault] = []
+    with ProcessPoolExecutor(max_workers=processes or os.cpu_count() or 1) as pool:
+        futures = {pool.submit(run_point, base, point, store): point for point in points}
+        for future in as_completed(futures):
+            point = futures[future]
+            try:
+                results[point] = future.result()
+            except MoesimError as error:
+                faults.extend(
+                    Fault(f"{point.name}: {fault.place}", fault.message, fault.hint) for fault in error.faults
+                )
+            progress(point.name)
+    if faults:
+        raise ScenarioError(sorted(set(faults), key=lambda fault: fault.place))
+    return [ComparedRun(point, results[point]) for point in points]
+
+
+def run_point(base: Path, point: Point, store: Path) -> Result:
+    """One combination's result, from the store or by running it."""
+    overrides = [f"{key}={json.dumps(value)}" for key, value in point.settings]  # JSON is YAML
+    built = build(load_scenario(base, overrides))
+    digest = digest_of(built.setup, built.file.scenario.model_dump(mode="json"))
+    results = ResultStore(store)
+    found = results.get(digest)
+    if found is None:
+        found = summarise(built, simulate(built.setup))
+        results.put(digest, found)
+    return found
