@@ -209,7 +209,22 @@ def partition(
     per_layer: bool,
     training_uses: NDArray[np.int64] | None = None,
 ) -> CachePartition:
-    """Caches under one policy: a global one, or one for each layer with an equal share of the capacity.
+    """Caches under one policy; arguments as in :func:`contexts`."""
+    parts = contexts(
+        sizes, capacity_bytes, experts_per_layer=experts_per_layer, per_layer=per_layer, training_uses=training_uses
+    )
+    return CachePartition(tuple(ExpertCache(policy, context) for context in parts), experts_per_layer)
+
+
+def contexts(
+    sizes: NDArray[np.int64],
+    capacity_bytes: int,
+    *,
+    experts_per_layer: int,
+    per_layer: bool,
+    training_uses: NDArray[np.int64] | None = None,
+) -> list[CacheContext]:
+    """What each cache's policy knows: a global one, or one for each layer with an equal share of the capacity.
 
     Args:
         sizes: bytes of each key. [layers * experts_per_layer]
@@ -217,8 +232,7 @@ def partition(
     """
     parts = len(sizes) // experts_per_layer if per_layer else 1
     uses = np.split(training_uses, parts) if training_uses is not None else [None] * parts
-    contexts = [
+    return [
         CacheContext(part, capacity_bytes // parts, experts_per_layer, part_uses)
         for part, part_uses in zip(np.split(sizes, parts), uses, strict=True)
     ]
-    return CachePartition(tuple(ExpertCache(policy, context) for context in contexts), experts_per_layer)

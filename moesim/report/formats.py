@@ -22,7 +22,7 @@ def number(value: float | None) -> str:
     """Three digits, without an exponent: ``1234.5`` -> ``"1,234"``, ``0.5`` -> ``"0.500"``."""
     if value is None:
         return UNDEFINED
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")
+    return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:#.3g}".rstrip(".")
 
 
 def times(ratio: float | None) -> str:

@@ -25,7 +25,11 @@ class Short:
         """Wrap the mapping's schema so that a string becomes ``{key: string}`` first."""
 
         def expand(value: Any) -> Any:
-            return {self.key: value} if isinstance(value, str) else value
+            if isinstance(value, str):
+                return {self.key: value}
+            if isinstance(value, (dict, BaseModel)):
+                return value
+            raise ValueError(f"must be text, or a mapping with the key {self.key!r}")
 
         return core_schema.no_info_before_validator_function(expand, handler(source))
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.studies.hit_curves import HitCurve, hit_curves
+from moesim.studies.hit_curves import HitCurve, LayerLru, hit_curves, layer_lru
 from moesim.traces import RoutingTrace
 from moesim.traces import statistics as stats
 
@@ -129,6 +129,7 @@ class TraceInfo:
     top_k: int
     recorded_share: float
     phases: Mapping[str, PhaseInfo]
+    layer_lru: LayerLru
     hit_curves: tuple[HitCurve, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -170,6 +171,7 @@ def describe(trace: RoutingTrace, max_tokens: int | None = MAX_TOKENS, curve_pol
         top_k=trace.top_k,
         recorded_share=float(every.recorded.mean()),
         phases={phase: _phase(trace, rows) for phase, rows in phases.items() if rows.num_tokens},
+        layer_lru=layer_lru(trace),
         hit_curves=hit_curves(trace, curve_policies),
     )
 

@@ -150,10 +150,10 @@ def make_result() -> Callable[..., Result]:
     def make(changes: dict[str, Any] | None = None, **shape: int) -> Result:
         data = copy.deepcopy(plain_result(**shape))
         for path, value in (changes or {}).items():
-            *folders, last = path.split(".")
+            *folders, last = (int(part) if part.isdigit() else part for part in path.split("."))
             place: Any = data
             for folder in folders:
-                place = place[int(folder)] if folder.isdigit() else place[folder]
+                place = place[folder]
             place[last] = value
         return Result.model_validate(data)
 

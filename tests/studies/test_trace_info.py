@@ -119,3 +119,9 @@ def test_imported_trace_is_described_in_full(shared_data):
     assert decode.cycle_bytes == 822_804_480
     assert next(row for row in decode.distinct if row.batch == 16).sequence == pytest.approx(33.48, abs=0.01)
     assert decode.segment_cache_hit_rate.mean == pytest.approx(0.669, abs=1e-3)
+
+
+def test_lru_of_each_layer_counts_decode_only(two_requests):
+    lru = describe(two_requests).layer_lru
+    assert (lru.slots, lru.lookups, lru.uniform) == (4, 10 * 3 * 2, 0.5)
+    assert lru.hit_rate_per_lookup is not None

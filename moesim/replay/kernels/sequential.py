@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from moesim.replay.kernels.cache import ABSENT, CAPACITY, FAULT, KEPT, NOW, USED, VICTIM
 from moesim.replay.kernels.policy import admit, before_insert, on_bypass, on_evict, on_hit, on_insert, on_visit, victim
 
@@ -25,7 +23,7 @@ def sequential(
     for visit in range(len(layer)):
         on_visit(state_i, state_f, layer[visit], starts_request[visit])
         for place in range(start[visit], start[visit + 1]):
-            key = np.int64(keys[place])
+            key = keys[place]
             note = notes[place] if len(notes) else 0.0
             if held[key]:
                 hit[place] = 1

@@ -62,8 +62,8 @@ def by_visit(
                     )
             lock(locked, members, -1)
             books[OVERSHOOT] = max(books[OVERSHOOT], books[USED] - books[CAPACITY])
-        uses = slice(start[visit], start[visit + 1])
-        tell_uses(state_i, state_f, held, books, key[uses], notes[uses])
+        begin, end = start[visit], start[visit + 1]
+        tell_uses(state_i, state_f, held, books, key[begin:end], notes[begin:end])
         let_go(state_i, state_f, sizes, held, books, passing)
         if books[USED] > books[CAPACITY]:
             _trim(state_i, state_f, sizes, held, locked, books, members)

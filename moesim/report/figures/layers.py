@@ -27,8 +27,8 @@ def layer_time(figure: Figure, layers: Sequence[LayerRow]) -> None:
     total.legend(loc="lower left", bbox_to_anchor=(0, 1.03), ncols=2)
     means = [np.nan if layer.mean_decode_visit_s is None else 1e3 * layer.mean_decode_visit_s for layer in layers]
     visit.plot(range(len(layers)), means, "o", color=palette.INK, markersize=2.6)
-    if np.isfinite(means).any():
-        visit.set_ylim(0, 1.15 * float(np.nanmax(means)))
+    longest = np.nanmax([0.0, *means])
+    visit.set_ylim(0, 1.15 * longest if longest > 0 else 1)
     visit.set_ylabel("mean decode\nvisit (ms)")
     visit.set_xlabel("MoE layer")
     for axes in (total, visit):

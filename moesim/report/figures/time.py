@@ -73,8 +73,9 @@ def steps(figure: Figure, columns: StepColumns) -> None:
         )
     axes.set_xlim(0, max(columns.end_s))
     axes.set_yscale("log")
-    axes.set_ylim(duration.min() / 1.4, duration.max() * 1.4)
-    _seconds_on(axes.yaxis, float(duration.min()), float(duration.max()))
+    low, high = _positive_range(duration)
+    axes.set_ylim(low / 1.4, high * 1.4)
+    _seconds_on(axes.yaxis, low, high)
     axes.grid(axis="y")
     axes.set_xlabel("simulated time (s)")
     axes.set_ylabel("duration of a step")
@@ -114,8 +115,8 @@ def latency_distribution(figure: Figure, columns: StepColumns) -> None:
         below = (6, -9) if percent == 99 else (6, -3)
         axes.annotate(f"p{percent} {format_seconds(value)}", (value, percent), below, textcoords="offset points")
     axes.set_xscale("log")
-    low, high = float(work.min()), float(whole.max())
-    axes.set_xlim(low / 1.1, high * (high / low) ** 0.18)
+    low, high = _positive_range(np.concatenate([work, whole]))
+    axes.set_xlim(low / 1.1, 1.1 * high * (high / low) ** 0.18)
     _seconds_on(axes.xaxis, low, high)
     axes.set_ylim(0, 101)
     axes.grid()
@@ -128,6 +129,12 @@ def latency_distribution(figure: Figure, columns: StepColumns) -> None:
 def _columns(columns: StepColumns) -> tuple[Floats, Floats, NDArray[np.bool_]]:
     start = np.array(columns.start_s)
     return start, np.array(columns.end_s) - start, np.array(columns.phase) == "decode"
+
+
+def _positive_range(seconds: Floats) -> tuple[float, float]:
+    """What a logarithmic axis has to span."""
+    positive = seconds[seconds > 0]
+    return (float(positive.min()), float(positive.max())) if len(positive) else (1e-3, 1.0)
 
 
 def _seconds_on(axis: Axis, low: float, high: float) -> None:

@@ -1,0 +1,123 @@
+"""Kernels compiled around a caching policy, and where they are cached.
+
+numba compiles a kernel the first time that it is called, and keeps the machine code beside a generated source file in
+the user's cache folder: ``MOESIM_CACHE_DIR``, else ``$XDG_CACHE_HOME/moesim``, else ``~/.cache/moesim``. A file's name
+carries a hash of all that went into it, so nothing in that folder is ever changed, two processes may write the same
+file at once, and the whole folder may be deleted at any time. Where it can't be written, kernels are compiled in
+memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any
+
+from moesim.errors import PolicyError
+from moesim.policies.api import Policy
+from moesim.replay.kernels import policy as stand_ins
+from moesim.replay.kernels.distances import lookup_distances, use_distances
+from moesim.replay.kernels.sequential import sequential
+from moesim.replay.kernels.timeline import timeline
+from moesim.replay.kernels.visits import by_visit
+from moesim.replay.source import module_source
+
+_WITH_A_POLICY = (sequential, by_visit, timeline)
+_WITHOUT = (use_distances, lookup_distances)
+_in_use: set[ModuleType] = set()
+
+
+def cache_folder() -> Path:
+    """Where compiled code is kept."""
+    given = os.environ.get("MOESIM_CACHE_DIR")
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "moesim"
+
+
+def is_compiled(policy: Policy) -> bool:
+    """Whether this process has kernels with this policy at hand."""
+    return policy.module in _in_use
+
+
+def run(policy: Policy | None, kernel: str, *arguments: Any) -> Any:
+    """Call a kernel, compiled; ``policy`` is None for the kernels that need none.
+
+    Raises:
+        PolicyError: the policy uses what numba can't compile.
+    """
+    from numba.core.errors import NumbaError
+
+    module = _kernels(None if policy is None else policy.module)
+    try:
+        return getattr(module, kernel)(*arguments)
+    except NumbaError as error:
+        name = "moesim" if policy is None else f"policy {policy.name!r}"
+        raise PolicyError.of(name, f"numba can't compile it: {error}", "the subset is described in policies.api") from None
+
+
+@cache
+def _kernels(policy: ModuleType | None) -> ModuleType:
+    if policy is None:
+        return _load("distances", _WITHOUT, {})
+    own = {name: found for name, found in vars(policy).items() if isinstance(found, FunctionType)}
+    module = _load(policy.__name__.rpartition(".")[2], _WITH_A_POLICY, own)
+    _in_use.add(policy)
+    return module
+
+
+def _load(origin: str, entries: Sequence[FunctionType], own: Mapping[str, Any]) -> ModuleType:
+    """The generated module, from the cache folder where that works."""
+    source = module_source(entries, own, stand_ins.__name__, origin)
+    name = f"moesim_{origin}_{_digest(source)}"
+    try:
+        return _imported(name, _written(cache_folder() / f"{name}.py", f"CACHE = True\n{source}"))
+    except (OSError, RuntimeError):  # numba says RuntimeError where it finds no place to cache in
+        return _in_memory(name, f"CACHE = False\n{source}")
+
+
+def _digest(source: str) -> str:
+    """Of all that the machine code depends on."""
+    import llvmlite.binding
+    import numba
+
+    parts = (source, numba.__version__, platform.python_version(), llvmlite.binding.get_host_cpu_name())
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:20]
+
+
+def _written(path: Path, text: str) -> Path:
+    """The file, written under another name and renamed; one that is there already is complete."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, draft = tempfile.mkstemp(dir=path.parent, suffix=".draft")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        # Older versions of numba compare the file's time with the one that they cached: make it the same for everybody.
+        os.utime(draft, (0, 0))
+        os.replace(draft, path)
+    return path
+
+
+def _imported(name: str, path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # numba looks a cached function's module up here
+    spec.loader.exec_module(module)
+    return module
+
+
+def _in_memory(name: str, text: str) -> ModuleType:
+    module = ModuleType(name)
+    sys.modules[name] = module
+    exec(compile(text, f"<{name}>", "exec"), vars(module))
+    return module

@@ -1,0 +1,2 @@
+def timeline() -> None:
+    raise NotImplementedError
