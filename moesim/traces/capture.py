@@ -71,25 +71,10 @@ class Routing:
 def find_routers(model: torch.nn.Module) -> list[Router]:
     """The routers of ``model`` in layer order.
 
-    Raises :class:`TraceError` where the model has none of a supported form.
+    Raises:
+        TraceError: the model has none of a supported form, or they differ in their number of experts or top-k.
     """
-    routers = []
-    for name, block in model.named_modules():
-        module = getattr(block, "gate", None) if hasattr(block, "gate") else getattr(block, "router", None)
-        index = re.search(r"\.(\d+)\.", name + ".")
-        if not (isinstance(module, torch.nn.Module) and hasattr(block, "experts") and index):
-            continue
-        if hasattr(module, "top_k") and hasattr(module, "num_experts"):
-            routers.append(
-                Router(
-                    name=f"{name}.{'gate' if module is getattr(block, 'gate', None) else 'router'}",
-                    layer_index=int(index.group(1)),
-                    module=module,
-                    num_experts=module.num_experts,
-                    top_k=module.top_k,
-                    num_shared_experts=shared_experts(block, model),
-                )
-            )
+    routers = [router for name, block in model.named_modules() if (router := _router_of(name, block, model))]
     if not routers:
         raise TraceError.of(
             type(model).__name__,
@@ -102,11 +87,20 @@ def find_routers(model: torch.nn.Module) -> list[Router]:
     return sorted(routers, key=lambda router: router.layer_index)
 
 
-def shared_experts(block: torch.nn.Module, model: torch.nn.Module) -> int:
-    """How many shared experts every token passes in this MoE block."""
+def _router_of(name: str, block: Any, model: Any) -> Router | None:
+    """The router of the block called ``name``, if it is an MoE block."""
+    attribute = "gate" if hasattr(block, "gate") else "router"
+    module: Any = getattr(block, attribute, None)
+    index = re.search(r"\.(\d+)\.", name + ".")
+    known = hasattr(block, "experts") and hasattr(module, "top_k") and hasattr(module, "num_experts")
+    if index is None or not known:
+        return None
     if hasattr(block, "shared_experts"):
-        return int(getattr(model.config, "n_shared_experts", 1))
-    return 1 if hasattr(block, "shared_expert") else 0
+        shared = int(getattr(model.config, "n_shared_experts", 1))
+    else:
+        shared = int(hasattr(block, "shared_expert"))
+    layer = int(index.group(1))
+    return Router(f"{name}.{attribute}", layer, module, int(module.num_experts), int(module.top_k), shared)
 
 
 def in_rank_order(name: str, output: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -163,21 +157,28 @@ class RouterRecorder:
     @torch.no_grad()
     def _predict(self, layer: int, router_input: torch.Tensor) -> Array:
         router = self.routers[layer]
-        experts, _ = in_rank_order(router.name, router.module.forward(router_input.detach()))
+        device = next(router.module.parameters()).device
+        experts, _ = in_rank_order(router.name, router.module.forward(router_input.detach().to(device)))
         return experts.cpu().numpy()
 
     def take(self) -> list[Routing]:
-        """What was recorded since the last call: one :class:`Routing` per MoE layer. Forgets it."""
-        taken = []
-        for passes in self._passes:
-            routing = Routing(
-                *(np.concatenate([getattr(one, part) for one in passes]) for part in ("experts", "weights"))
-            )
-            for distance in passes[0].lookahead:
-                routing.lookahead[distance] = np.concatenate([one.lookahead[distance] for one in passes])
-            taken.append(routing)
-            passes.clear()
+        """What was recorded since the last call: one :class:`Routing` per MoE layer. Forgets it.
+
+        Raises:
+            TraceError: nothing was recorded.
+        """
+        if not all(self._passes):
+            raise TraceError.of(type(self.model).__name__, "no forward pass was recorded", "run it inside `with`")
+        taken = [_joined(passes) for passes in self._passes]
+        self._passes = [[] for _ in self.routers]
         return taken
+
+
+def _joined(passes: Sequence[Routing]) -> Routing:
+    """The routing of several forward passes, one after the other."""
+    experts, weights = ([getattr(one, part) for one in passes] for part in ("experts", "weights"))
+    lookahead = {d: np.concatenate([one.lookahead[d] for one in passes]) for d in passes[0].lookahead}
+    return Routing(np.concatenate(experts), np.concatenate(weights), lookahead)
 
 
 def capture(

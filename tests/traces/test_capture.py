@@ -205,6 +205,11 @@ def test_requests_without_tokens_are_refused(mixtral, requests):
         capture(mixtral, requests, name="tiny")
 
 
+def test_there_is_nothing_to_take_without_a_forward_pass(mixtral):
+    with RouterRecorder(mixtral) as recorder, pytest.raises(TraceError, match="no forward pass"):
+        recorder.take()
+
+
 def test_a_model_without_routers_and_one_in_training_are_refused(mixtral):
     with pytest.raises(TraceError, match="no router"):
         find_routers(torch.nn.Linear(2, 2))
