@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from moesim.api import run
 from moesim.documents import read_yaml, validate
@@ -33,7 +33,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    reports: dict[str, ShippedReport]
+    reports: dict[Annotated[str, Field(pattern=r"^\w[\w.-]*$")], ShippedReport]
 
 
 def build_reports(folder: Path) -> Iterator[Path]:

@@ -6,33 +6,33 @@ Read ``run`` first; each command has a module, and ``console`` holds what they s
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from moesim.errors import Fault
+
+MAX_SHOWN = 20
 
 
 def main() -> None:
     """Entry point of ``moesim``."""
     from moesim.cli.app import app
-    from moesim.cli.console import fail, is_debug
+    from moesim.cli.console import fail
     from moesim.errors import MoesimError
 
     try:
         app(standalone_mode=True)
     except MoesimError as error:
-        if is_debug():
-            raise
-        fail(str(error), 2)
-    except KeyboardInterrupt:
-        fail("interrupted; nothing half-written was left behind", 130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(141)
+        fail(_shown(error.faults), 2)
     except OSError as error:
-        if is_debug():
-            raise
-        fail(f"{error.filename or 'a file'}: {error.strerror or error}", 2)
+        fail(f"{error.filename2 or error.filename or 'the output'}: {error.strerror or error}", 2)
     except MemoryError:
         fail("not enough memory for this input", 2)
     except Exception as error:
-        if is_debug():
-            raise
         fail(f"this is a bug in moesim ({type(error).__name__}: {error}); `moesim --debug ...` shows where", 1)
+
+
+def _shown(faults: Sequence[Fault]) -> str:
+    more = [f"… and {len(faults) - MAX_SHOWN} more"] if len(faults) > MAX_SHOWN else []
+    return "\n".join([*map(str, faults[:MAX_SHOWN]), *more])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,7 +49,9 @@ def err() -> Console:
 
 
 def fail(message: str, code: int) -> NoReturn:
-    """Print an error and exit."""
+    """Print an error (after its traceback, where that is wanted) and exit."""
+    if is_debug():
+        traceback.print_exc()
     Console(stderr=True, highlight=False, soft_wrap=True).print(message, style="red", markup=False)
     sys.exit(code)
 
@@ -118,7 +121,7 @@ def output_folder(path: Path) -> Iterator[Path]:
 @contextmanager
 def output_file(path: Path) -> Iterator[Path]:
     """As :func:`output_folder`, for one file in it."""
-    if path.is_dir() or not path.name:
-        raise FileError.of(str(path), "is a directory", "name a file")
+    if path.exists() and not path.is_file():
+        raise FileError.of(str(path), f"is a {'directory' if path.is_dir() else 'device'}, not a file", "name a file")
     with output_folder(path.parent):
         yield path

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from moesim.cli.console import JsonOption, out, print_json, print_table, progress
+from moesim.cli.console import JsonOption, out, output_file, print_json, print_table, progress
 from moesim.errors import PolicyError
 from moesim.units import format_bytes, parse
 
 if TYPE_CHECKING:
     from moesim.studies.replay import ReplayStudy
+
+#: No cache and no expert is larger; what is beyond is a slip of the unit.
+MAX_CAPACITY_BYTES, MAX_EXPERT_BYTES = 2**60, 2**40
 
 
 def replay(
@@ -44,40 +48,40 @@ def replay(
     study = replay_study(
         load_any_trace(trace),
         policy,
-        expert_bytes=None if expert_bytes is None else _bytes(expert_bytes, "--expert-bytes"),
+        expert_bytes=None if expert_bytes is None else _bytes(expert_bytes, "--expert-bytes", MAX_EXPERT_BYTES),
         batch=batch,
         train_fraction=train_fraction,
     )
-    with progress("replaying") as bar:
-        bar.update(bar.task_ids[0], total=len(sizes) * study.visits.num_visits)
-        rows = [
-            study.count(
-                size,
-                per_layer=scope == "layer",
-                rule=rule,
-                phase=phase,
-                progress=lambda _: bar.advance(bar.task_ids[0]),
-            )
-            for size in sizes
-        ]
-    points = [{"capacity_bytes": size, **counts.to_dict()} for size, counts in zip(sizes, rows, strict=True)]
-    if plot is not None:
-        from moesim.report.curves import plot_hit_curve
+    with nullcontext() if plot is None else output_file(plot):
+        with progress("replaying", total=len(sizes) * study.visits.num_visits) as bar:
+            rows = [
+                study.count(
+                    size,
+                    per_layer=scope == "layer",
+                    rule=rule,
+                    phase=phase,
+                    progress=lambda _: bar.advance(bar.task_ids[0]),
+                )
+                for size in sizes
+            ]
+        points = [{"capacity_bytes": size, **counts.to_dict()} for size, counts in zip(sizes, rows, strict=True)]
+        if plot is not None:
+            from moesim.report.curves import plot_hit_curve
 
-        plot_hit_curve({policy: points}, study.trace.card.name, plot)
+            plot_hit_curve({policy: points}, study.trace.card.name, plot)
     if as_json:
         print_json(points[0] if capacities is None else {"policy": policy, "curve": points})
     else:
         _print(points, study)
 
 
-def _bytes(text: str, option: str) -> int:
+def _bytes(text: str, option: str, most: int = MAX_CAPACITY_BYTES) -> int:
     try:
         size = round(parse(text, "bytes"))
     except ValueError as error:
         raise PolicyError.of(option, f"{error} (got {text!r})") from None
-    if size < 1:
-        raise PolicyError.of(option, f"must be at least one byte (got {text!r})")
+    if not 1 <= size <= most:
+        raise PolicyError.of(option, f"must be from 1 byte to {most >> 40} TiB (got {text!r})", "check the unit")
     return size
 
 

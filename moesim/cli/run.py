@@ -69,8 +69,10 @@ def _rendered(done: Run, result: Result) -> dict[str, str]:
     from moesim.engine.timeline import chrome_trace
     from moesim.report import render_run
 
-    timeline = chrome_trace(done.built.setup, done.outcome, max_steps=TIMELINE_STEPS)
-    return {"report.html": render_run(result), "timeline.json": json.dumps(timeline, allow_nan=False)}
+    layers = done.built.model.moe_layer_indices
+    timeline = chrome_trace(done.built.setup, done.outcome, max_steps=TIMELINE_STEPS, layers=layers)
+    as_text = json.dumps(timeline, allow_nan=False, separators=(",", ":"))
+    return {"report.html": render_run(result), "timeline.json": as_text}
 
 
 def check(scenario: ScenarioArgument, set_: SetOption = None, seed: SeedOption = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -15,19 +15,34 @@ app = typer.Typer(help="Routing traces: info, import, capture.", no_args_is_help
 
 @app.command()
 def info(
-    trace: Annotated[Path, typer.Argument(metavar="TRACE", help="A moesim trace, or a neutral .npz.")],
+    traces: Annotated[list[Path], typer.Argument(metavar="TRACE...", help="moesim traces, or neutral .npz files.")],
+    phase: Annotated[
+        Literal["prefill", "decode", "all"], typer.Option(help="Of several traces side by side.")
+    ] = "decode",
+    curve: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--curve", metavar="POLICY", help="Caching policies whose hit curves to show; default: lru, belady."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What a trace is like: expert reuse, skew, predictability, and the cache size below which nothing hits."""
+    """What a trace is like: expert reuse, skew, predictability, hit curves. Several traces: side by side."""
     from moesim.studies.replay import load_any_trace
+    from moesim.studies.trace_comparison import side_by_side
     from moesim.studies.trace_info import describe
 
-    loaded = load_any_trace(trace)
-    found = describe(loaded).to_dict()
+    loaded = [load_any_trace(path) for path in traces]
+    found = [describe(trace, curve_policies=tuple(curve or ("lru", "belady"))) for trace in loaded]
     if as_json:
-        print_json({"card": loaded.card.model_dump(mode="json"), **found})
+        cards = (trace.card.model_dump(mode="json") for trace in loaded)
+        described = [{"card": card, **info.to_dict()} for card, info in zip(cards, found, strict=True)]
+        print_json(described[0] if len(described) == 1 else described)
+    elif len(found) == 1:
+        _print_info(found[0].to_dict())
     else:
-        _print_info(found)
+        rows = [[name, *(_number(value, 3) for value in values)] for name, values in side_by_side(found, phase)]
+        print_table([phase, *(info.name for info in found)], rows)
 
 
 @app.command("import")
@@ -87,6 +102,17 @@ def _print_info(found: dict[str, Any]) -> None:
         console.print(f"\n{phase}: {figures['tokens']} tokens", style="bold", markup=False)
         _print_distinct(figures)
         print_table(["figure", "value", "by chance"], _figures(figures))
+    curves = found["hit_curves"]
+    if curves:
+        out().print()
+        shares = curves[0]["capacity_share"]
+        rows = [
+            [f"{share:.1%}", f"{share * found['layers'] * found['experts']:.0f}"]
+            + [_number(curve["hit_rate_per_lookup"][point], 3) for curve in curves]
+            for point, share in enumerate(shares)
+        ]
+        title = f"hit rate per lookup of one global cache, first {curves[0]['lookups']} lookups, cold start"
+        print_table(["share of all experts", "experts", *(curve["policy"] for curve in curves)], rows, title=title)
 
 
 def _print_distinct(figures: dict[str, Any]) -> None:
@@ -119,12 +145,17 @@ def _figures(figures: dict[str, Any]) -> list[list[str]]:
     for distance, recall in figures["lookahead_recall"].items():
         rows.append([f"lookahead {distance}: recall", _number(recall["mean"], 3), ""])
     rows.append(["drift, first half to second (bits)", mean("drift_bits"), mean("chance_drift_bits")])
-    for limit, share in figures["reuse_within_tokens"].items():
+    for limit, share in list(figures["reuse_within_tokens"].items())[::2]:
         rows.append([f"reused within {limit} tokens", _number(share, 3), ""])
     rows.append(["SRP (segments of 16 tokens)", mean("segment_routing_performance"), ""])
     rows.append(["SCH (2 k slots, segments of 16)", mean("segment_cache_hit_rate"), ""])
-    cliff = _number(figures["cycle_experts"], 1)
-    rows.append(["one token's cycle (experts; below it a global LRU never hits)", cliff, ""])
+    rows.append(
+        [
+            "one token's cycle (experts; a global LRU needs about that many to hit)",
+            _number(figures["cycle_experts"]),
+            "",
+        ]
+    )
     if figures["cycle_bytes"] is not None:
         rows.append(["one token's cycle (MiB)", _number(figures["cycle_bytes"] / 2**20, 1), ""])
     return rows

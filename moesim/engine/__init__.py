@@ -2,7 +2,7 @@
 
 Read ``offload`` first: the GPU's process walks through the visits and asks for experts. Then ``transfers`` (one
 expert on its way up the tiers), ``links`` (who goes next on a link), ``clock`` (what comes first at equal times) and
-``outcome`` (what a run leaves behind).
+``outcome`` (what a run leaves behind); ``timeline`` shows it to Perfetto.
 """
 
 from moesim.engine.offload import simulate

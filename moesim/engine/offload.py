@@ -18,7 +18,7 @@ from moesim.engine.clock import ASK, Pause
 from moesim.engine.gpu_memory import GpuMemory
 from moesim.engine.host_memory import HostMemory
 from moesim.engine.links import Admission, Link
-from moesim.engine.outcome import HIT, LATE, MISS, ComputeSpan, Outcome
+from moesim.engine.outcome import HIT, LATE, MISS, ComputeSpan, Outcome, Wait
 from moesim.engine.transfers import Cause, Transfer
 from moesim.policies.api import CPU
 from moesim.setup import Setup
@@ -50,7 +50,7 @@ class OffloadNode:
         visits, steps = setup.visits.num_visits, setup.visits.steps.num_steps
         self._step_start, self._step_end = [0.0] * steps, [0.0] * steps
         self._visit_start, self._visit_end = [0.0] * visits, [0.0] * visits
-        self._stall = np.zeros((visits, len(Cause)))
+        self._waits: list[Wait] = []
         self._label = [HIT] * len(self._lookup_key)
         self._on_cpu = [False] * len(self._lookup_key)
         self._resident_bytes = [0] * visits
@@ -150,8 +150,9 @@ class OffloadNode:
         start = self.env.now
         self._wake = self.env.event()
         yield self._wake
-        for cause, seconds in self._arrivals[0].split(start, self.env.now):
-            self._stall[visit, cause] += seconds
+        awaited = self._arrivals[0]
+        for cause, start_s, end_s in awaited.split(start, self.env.now):
+            self._waits.append(Wait(visit, awaited.key, cause, start_s, end_s))
 
     # ---- Asking ----------------------------------------------------------------------------------------------------
 
@@ -298,7 +299,7 @@ class OffloadNode:
             visit_end_s=np.array(self._visit_end),
             label=np.array(self._label, dtype=np.uint8),
             on_cpu=np.array(self._on_cpu, dtype=bool),
-            stall_s=self._stall,
+            waits=self._waits,
             evictions=self._gpu.evictions,
             overshoot_bytes=self._gpu.overshoot_bytes,
             resident_share=np.array(resident_share),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moesim.engine.links import Span
+from moesim.engine.transfers import Cause
 
 HIT, LATE, MISS = 0, 1, 2
 
@@ -19,6 +21,16 @@ class ComputeSpan(NamedTuple):
     visit: int
     what: str
     key: int
+    start_s: float
+    end_s: float
+
+
+class Wait(NamedTuple):
+    """The GPU stood still in ``visit``, for the expert ``key``, because of ``cause``."""
+
+    visit: int
+    key: int
+    cause: Cause
     start_s: float
     end_s: float
 
@@ -59,13 +71,13 @@ class Outcome:
         visit_start_s, visit_end_s: [visits]
         label: HIT, LATE or MISS. [lookups]
         on_cpu: whether the lookup was computed on the CPU. [lookups]
-        stall_s: seconds that the GPU waited, by cause. [visits, causes]
         evictions: experts that left the GPU.
         overshoot_bytes: the most that the GPU's cache held beyond its capacity (rule ``evict_after``).
         resident_share: share of all visits at whose end each key held space on the GPU. [keys]
         resident_bytes: held on the GPU at the end of each visit. [visits]
         prefetch: what became of proposals.
         compute: what the GPU did, in order.
+        waits: when the GPU did nothing, and what for, in order.
         transfers: what each link and the CPU did, by name, in order.
     """
 
@@ -75,11 +87,19 @@ class Outcome:
     visit_end_s: NDArray[np.float64]
     label: NDArray[np.uint8]
     on_cpu: NDArray[np.bool_]
-    stall_s: NDArray[np.float64]
     evictions: int
     overshoot_bytes: int
     resident_share: NDArray[np.float64]
     resident_bytes: NDArray[np.int64]
     prefetch: PrefetchCounts
     compute: list[ComputeSpan]
+    waits: list[Wait]
     transfers: dict[str, list[Span]]
+
+    @cached_property
+    def stall_s(self) -> NDArray[np.float64]:
+        """Seconds that the GPU waited, by cause. [visits, causes]"""
+        stall = np.zeros((len(self.visit_start_s), len(Cause)))
+        for wait in self.waits:
+            stall[wait.visit, wait.cause] += wait.end_s - wait.start_s
+        return stall

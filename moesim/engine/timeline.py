@@ -3,12 +3,11 @@
 Tracks: steps and the visits in them, the GPU's compute stream, what the GPU waited for, each link and the CPU, and
 the bytes of experts that the GPU holds. Arrows lead from a read to the copy that follows it, and from a copy to the
 first use of what it brought. ``L3 E17`` is expert 17 of MoE layer 3.
-Source: "Trace Event Format" of the Chromium project; times are microseconds.
+Source: "Trace Event Format" of the Chromium project; times are microseconds, in steps of ``TICK``.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,13 +18,15 @@ import numpy as np
 from moesim.engine.links import Span
 from moesim.engine.outcome import HIT, LATE, MISS, ComputeSpan, Outcome
 from moesim.engine.transfers import Cause
-from moesim.engine.waits import waits
 from moesim.setup import Setup
 from moesim.traces.trace import PREFILL
 
 Event = dict[str, Any]
 _Use = ComputeSpan | Span
 
+#: An eighth of a microsecond: exact in floats and whole in ns, so that slices that touch do so in every viewer.
+#: With finer steps start + duration rounds past the next start here and there, and viewers nest or drop such slices.
+TICK = 0.125
 LABELS = {HIT: "hit", LATE: "late", MISS: "miss"}
 CAUSES = {
     Cause.PCIE: "PCIe transfer",
@@ -86,6 +87,7 @@ class _Timeline:
         self.num_visits = self.num_steps * visits.num_layers
         self.end_s = float(outcome.step_end_s[self.num_steps - 1]) if self.num_steps else 0.0
         self.compute = [span for span in outcome.compute if span.visit < self.num_visits]
+        self.waits = [wait for wait in outcome.waits if wait.visit < self.num_visits]
         self.transfers = {
             name: [span for span in spans if span.start_s < self.end_s] for name, spans in outcome.transfers.items()
         }
@@ -135,11 +137,8 @@ class _Timeline:
             yield _slice(COMPUTE, name, span.start_s, span.end_s, args)
 
     def _waits(self) -> Iterator[Event]:
-        room = self.outcome.stall_s[:, Cause.ROOM] > 0
-        for wait in waits(self.compute, self.transfers, self.setup.unified):
+        for wait in self.waits:
             name = CAUSES[wait.cause]
-            if room[wait.visit] and wait.cause in (Cause.PCIE_QUEUE, Cause.FLASH_QUEUE):
-                name += " or room"
             args = {"expert": self._expert(wait.key), "visit": wait.visit}
             yield _slice(WAITS, name, wait.start_s, wait.end_s, args)
 
@@ -171,7 +170,7 @@ class _Timeline:
         for number, (source, target, came, used) in enumerate(pairs):
             shared = {"cat": "fetch", "id": number}
             name = self._expert(came.key)
-            yield {**_event("s", source, name, _last_moment(came)), **shared}
+            yield {**_event("s", source, name, _microseconds(came.end_s) - TICK), **shared}
             yield {**_event("f", target, name, _microseconds(used.start_s)), **shared, "bp": "e"}
 
     def _cut(self, shown: str) -> Iterator[Event]:
@@ -219,36 +218,17 @@ def _event(phase: str, track: Track, name: str, at: float) -> Event:
 
 
 def _slice(track: Track, name: str, start_s: float, end_s: float, args: Event) -> Event:
-    start = _nanoseconds(start_s)
+    start = _microseconds(start_s)
     return {
         "ph": "X",
         "pid": track.process,
         "tid": track.thread,
         "name": name,
-        "ts": _as_microseconds(start),
-        "dur": _as_microseconds(_nanoseconds(end_s) - start),
+        "ts": start,
+        "dur": _microseconds(end_s) - start,
         "args": args,
     }
 
 
-def _nanoseconds(seconds: float) -> int:
-    return round(seconds * 1e9)
-
-
 def _microseconds(seconds: float) -> float:
-    return _as_microseconds(_nanoseconds(seconds))
-
-
-def _last_moment(span: Span) -> float:
-    """The last nanosecond of a transfer: an arrow starts inside its slice."""
-    return _as_microseconds(max(_nanoseconds(span.end_s) - 1, _nanoseconds(span.start_s)))
-
-
-def _as_microseconds(nanoseconds: int) -> float:
-    """The nearest float that Perfetto, which multiplies by 1000 and drops the fraction, reads as that many ns.
-
-    Without this, slices that touch would overlap by one nanosecond here and there, and Perfetto drops such slices.
-    """
-    microseconds = nanoseconds / 1e3
-    exact = int(microseconds * 1e3) == nanoseconds
-    return microseconds if exact else math.nextafter(microseconds, math.inf)
+    return round(seconds * 1e6 / TICK) * TICK

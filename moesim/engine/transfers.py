@@ -67,10 +67,10 @@ class Transfer:
         """From ``now`` on a wait for this expert is a wait for ``cause``."""
         self.phases.append((now, cause))
 
-    def split(self, start_s: float, end_s: float) -> Iterator[tuple[Cause, float]]:
-        """A wait from ``start_s`` to ``end_s``, as (cause, seconds)."""
+    def split(self, start_s: float, end_s: float) -> Iterator[tuple[Cause, float, float]]:
+        """A wait for this expert from ``start_s`` to ``end_s``, as (cause, start, end), in order."""
         ends = [time for time, _ in self.phases[1:]] + [end_s]
         for (begin, cause), end in zip(self.phases, ends, strict=True):
-            seconds = min(end, end_s) - max(begin, start_s)
-            if seconds > 0:
-                yield cause, seconds
+            begin, end = max(begin, start_s), min(end, end_s)
+            if begin < end:
+                yield cause, begin, end

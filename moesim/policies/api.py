@@ -19,12 +19,15 @@
 
 ``key`` counts (layer, expert) pairs of this cache from 0, ``now`` counts activations, ``locked[key]`` is nonzero for
 experts that must stay (being copied, or waited for by the running visit). ``starts_request`` is said once a step, at
-the first layer that the cache holds. A demand's order is ``before_insert``, ``victim`` and ``on_evict`` until it
-fits, and at the visit's end ``on_insert``; a prefetch's ``admit``, ``before_insert``, ``victim`` and ``on_evict``,
-``on_insert`` (which then covers no activation), or nothing more where it finds no room. ``on_bypass`` tells of what
-the CPU computed, what was not admitted, and what already left again within its visit. The functions on ``state`` use only what
-numba compiles: integers, floats, indexing, ``structures``. They are interpreted in the SimPy engine and compiled in
-the replay, from the same source.
+the first layer that the cache holds.
+
+A demand's order is ``before_insert``, ``victim`` and ``on_evict`` until it fits, and at the visit's end ``admit`` and
+``on_insert``. A prefetch's is ``admit``, ``before_insert``, ``victim`` and ``on_evict``, then ``on_insert`` (which
+covers no activation) or nothing more where it finds no room. ``on_bypass`` tells of what the CPU computed, what was
+not admitted, and what already left again within its visit.
+
+The functions on ``state`` use only what numba compiles: integers, floats, indexing, ``structures``. They are
+interpreted in the SimPy engine and compiled in the replay, from the same source.
 
 **Prefetch** (``policies/prefetch/NAME.py``) proposes experts to fetch before they are asked for::
 

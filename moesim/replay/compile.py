@@ -15,7 +15,8 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -58,10 +59,19 @@ def run(policy: Policy | None, kernel: str, *arguments: Any) -> Any:
 
     module = _kernels(None if policy is None else policy.module)
     try:
-        return getattr(module, kernel)(*arguments)
+        return getattr(module, kernel)(*_flat(arguments))
     except NumbaError as error:
         name = "moesim" if policy is None else f"policy {policy.name!r}"
         raise PolicyError.of(name, f"numba can't compile it: {error}", "the subset is described in policies.api") from None
+
+
+def _flat(arguments: Iterable[Any]) -> Iterator[Any]:
+    """Arguments as the generated kernels take them: a dataclass's arrays in place of the dataclass."""
+    for argument in arguments:
+        if is_dataclass(argument):
+            yield from (getattr(argument, field.name) for field in fields(argument))
+        else:
+            yield argument
 
 
 @cache

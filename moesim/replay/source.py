@@ -3,10 +3,12 @@
 numba caches a function on disk by the file that it stands in and does not see changes of what that file imports. So
 everything that an entry point calls is written into one file, whose name carries a hash of its content.
 
-Two things change on the way. Names get their module's name in front, so that a policy's ``_before`` and a structure's
-``_before`` can stand side by side. And indices become unsigned: an array then needs no test for an index from the
-end, which costs a quarter of the time. Compiled functions must therefore not index from the end with a variable
-(``state[-1]`` stays what it is); the tests run every policy on lists that refuse it.
+Three things change on the way. Names get their module's name in front, so that a policy's ``_before`` and a structure's
+``_before`` can stand side by side. A parameter that is annotated with a dataclass of arrays becomes one parameter for
+each array that the function needs: numba is several times slower with arrays inside an object. And indices become
+unsigned: an array then needs no test for an index from the end, which costs a quarter of the time. Compiled functions
+must therefore not index from the end with a variable (``state[-1]`` stays what it is); the tests run every policy on
+lists that refuse it.
 """
 
 from __future__ import annotations
@@ -14,17 +16,21 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import fields, is_dataclass
+from functools import cache
 from types import FunctionType, ModuleType
 from typing import Any
 
 from moesim.errors import PolicyError
 
 _HEAD = '"""Generated from {origin}; safe to delete."""\n\nimport numpy as np\nfrom numba import njit\n'
+_ENTRY, _INNER = "@njit(cache=CACHE, nogil=True)", "@njit(forceinline=True)"
 
 
 def module_source(
-    entries: Iterable[FunctionType], stand_ins: Mapping[str, Any], place_of_stand_ins: str, origin: str
+    entries: Sequence[FunctionType], stand_ins: Mapping[str, Any], place_of_stand_ins: str, origin: str
 ) -> str:
     """A module with ``entries``, compiled and cached, and with all that they call, compiled into them.
 
@@ -37,10 +43,60 @@ def module_source(
         PolicyError: a function that can't be compiled from its source, with the reason.
     """
     gatherer = _Gatherer(stand_ins, place_of_stand_ins)
-    for entry in entries:
-        gatherer.add(entry, entry.__name__, "@njit(cache=CACHE, nogil=True)")
-    parts = [_HEAD.format(origin=origin), *gatherer.sources(), ""]
-    return "\n\n".join(parts)
+    return "\n\n".join([_HEAD.format(origin=origin), *gatherer.sources(entries), ""])
+
+
+class _Function:
+    """A function's syntax tree, and which arrays of its parameters it needs, itself or for what it calls."""
+
+    def __init__(self, function: FunctionType):
+        self.function = function
+        try:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+        except (OSError, TypeError, SyntaxError):
+            raise _refusal(function, "has no source text that can be read") from None
+        if not isinstance(tree, ast.FunctionDef):
+            raise _refusal(function, "is not a plain function")
+        self.tree = tree
+        self.parameters = [argument.arg for argument in tree.args.args]
+        #: Of each parameter that is a dataclass of arrays: all its arrays.
+        self.arrays = {
+            argument.arg: [field.name for field in fields(kind)]
+            for argument in tree.args.args
+            if isinstance(argument.annotation, ast.Name)
+            and is_dataclass(kind := function.__globals__.get(argument.annotation.id))
+        }
+
+    def resolve(self, name: str) -> Any:
+        """What a name means here, None for the function's own names and for builtins."""
+        return None if name in self.function.__code__.co_varnames else self.function.__globals__.get(name)
+
+    def expands(self, expression: ast.expr) -> bool:
+        """Whether it is a parameter that becomes several."""
+        return isinstance(expression, ast.Name) and expression.id in self.arrays
+
+
+@cache
+def _function(function: FunctionType) -> _Function:
+    return _Function(function)
+
+
+@cache
+def _needs(function: FunctionType) -> dict[str, list[str]]:
+    """Of each parameter that is a dataclass of arrays: the arrays that are needed, in the dataclass's order."""
+    here = _function(function)
+    found: dict[str, set[str]] = {parameter: set() for parameter in here.arrays}
+    for node in ast.walk(here.tree):
+        if isinstance(node, ast.Attribute) and here.expands(node.value):
+            assert isinstance(node.value, ast.Name)
+            found[node.value.id].add(node.attr)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            callee = here.resolve(node.func.id)
+            for place, argument in enumerate(node.args):
+                if isinstance(argument, ast.Name) and here.expands(argument):
+                    assert isinstance(callee, FunctionType)
+                    found[argument.id].update(_needs(callee)[_function(callee).parameters[place]])
+    return {parameter: [name for name in here.arrays[parameter] if name in found[parameter]] for parameter in found}
 
 
 class _Gatherer:
@@ -48,38 +104,28 @@ class _Gatherer:
 
     def __init__(self, stand_ins: Mapping[str, Any], place_of_stand_ins: str):
         self._stand_ins, self._place = stand_ins, place_of_stand_ins
-        self._names: dict[Callable[..., Any], str] = {}
-        self._found: list[tuple[FunctionType, str]] = []
+        self._names: dict[FunctionType, str] = {}
 
-    def add(self, function: FunctionType, name: str, decorator: str) -> str:
-        self._names[function] = name
-        self._found.append((function, decorator))
-        return name
-
-    def sources(self) -> Iterable[str]:
-        for function, decorator in self._found:  # grows meanwhile
-            yield f"{decorator}\n{self._source(function)}"
-
-    def _source(self, function: FunctionType) -> str:
-        try:
-            tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
-        except (OSError, TypeError, SyntaxError):
-            raise _refusal(function, "has no source text that can be read") from None
-        if not isinstance(tree, ast.FunctionDef):
-            raise _refusal(function, "is not a plain function")
-        tree = _Rewriter(self, function).visit(tree)
-        tree.name, tree.decorator_list = self._names[function], []
-        return ast.unparse(ast.fix_missing_locations(tree))
+    def sources(self, entries: Sequence[FunctionType]) -> Iterator[str]:
+        """Every function's source, the entries first."""
+        self._names.update((entry, entry.__name__) for entry in entries)
+        done = 0
+        while done < len(self._names):
+            function, name = list(self._names.items())[done]
+            here, is_entry = _function(function), done < len(entries)
+            tree = _Rewriter(self, here, here.arrays if is_entry else _needs(function)).visit(deepcopy(here.tree))
+            tree.name, tree.decorator_list = name, []
+            yield f"{_ENTRY if is_entry else _INNER}\n{ast.unparse(ast.fix_missing_locations(tree))}"
+            done += 1
 
     def name_of(self, found: Any, user: FunctionType, name: str) -> ast.expr:
         """What stands for a global of ``user`` in the generated module."""
         if isinstance(found, FunctionType):
-            if found.__module__ == self._place and found.__name__ in self._stand_ins:
-                found = self._stand_ins[found.__name__]
+            if found.__module__ == self._place:
+                found = self._stand_ins.get(found.__name__, found)
             if found not in self._names:
-                self.add(found, f"{found.__module__.rpartition('.')[2]}_{found.__name__.lstrip('_')}", "@njit")
-                if list(self._names.values()).count(self._names[found]) > 1:
-                    self._names[found] += f"_{len(self._names)}"
+                plain = f"{found.__module__.rpartition('.')[2]}__{found.__name__.lstrip('_')}"
+                self._names[found] = plain if plain not in self._names.values() else f"{plain}_{len(self._names)}"
             return ast.Name(self._names[found], ast.Load())
         if isinstance(found, ModuleType) and found.__name__ == "numpy":
             return ast.Name("np", ast.Load())
@@ -89,15 +135,15 @@ class _Gatherer:
 
 
 class _Rewriter(ast.NodeTransformer):
-    """Rewrites one function: global names, unsigned indices, no annotations, no docstrings."""
+    """Rewrites one function: names, parameters that become several, unsigned indices, no annotations or docstring."""
 
-    def __init__(self, gatherer: _Gatherer, function: FunctionType):
-        self._gatherer, self._function = gatherer, function
+    def __init__(self, gatherer: _Gatherer, function: _Function, arrays: Mapping[str, list[str]]):
+        self._gatherer, self._function, self._arrays = gatherer, function, arrays
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:  # noqa: N802 (the visitor's protocol)
         node.returns = None
-        for argument in node.args.args:
-            argument.annotation = None
+        expanded = [_several(name, self._arrays) for name in self._function.parameters]
+        node.args.args = [ast.arg(name) for names in expanded for name in names]
         if ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]
         node.body = [self.visit(statement) for statement in node.body]
@@ -108,12 +154,28 @@ class _Rewriter(ast.NodeTransformer):
         return ast.Assign([self.visit(node.target)], self.visit(node.value))
 
     def visit_Name(self, node: ast.Name) -> ast.expr:  # noqa: N802
-        name, function = node.id, self._function
-        if isinstance(node.ctx, ast.Store) or name in function.__code__.co_varnames:
+        found = self._function.resolve(node.id)
+        if isinstance(node.ctx, ast.Store) or found is None:
             return node
-        if name not in function.__globals__:
-            return node  # a builtin
-        return self._gatherer.name_of(function.__globals__[name], function, name)
+        return self._gatherer.name_of(found, self._function.function, node.id)
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.expr:  # noqa: N802
+        if self._function.expands(node.value):
+            assert isinstance(node.value, ast.Name)
+            return ast.Name(f"{node.value.id}__{node.attr}", node.ctx)
+        self.generic_visit(node)
+        return node
+
+    def visit_Call(self, node: ast.Call) -> ast.Call:  # noqa: N802
+        callee = self._function.resolve(node.func.id) if isinstance(node.func, ast.Name) else None
+        arguments: list[ast.expr] = []
+        for place, argument in enumerate(node.args):
+            if isinstance(argument, ast.Name) and self._function.expands(argument):
+                needed = _needs(callee)[_function(callee).parameters[place]]
+                arguments += [ast.Name(f"{argument.id}__{name}", ast.Load()) for name in needed]
+            else:
+                arguments.append(self.visit(argument))
+        return ast.Call(self.visit(node.func), arguments, [self.visit(keyword) for keyword in node.keywords])
 
     def visit_Subscript(self, node: ast.Subscript) -> ast.Subscript:  # noqa: N802
         self.generic_visit(node)
@@ -122,6 +184,10 @@ class _Rewriter(ast.NodeTransformer):
             indices = [part if _is_constant(part) else _unsigned(part) for part in parts]
             node.slice = ast.Tuple(indices, ast.Load()) if len(indices) > 1 else indices[0]
         return node
+
+
+def _several(parameter: str, arrays: Mapping[str, list[str]]) -> list[str]:
+    return [f"{parameter}__{name}" for name in arrays[parameter]] if parameter in arrays else [parameter]
 
 
 def _is_constant(index: ast.expr) -> bool:

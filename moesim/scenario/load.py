@@ -11,6 +11,8 @@ from moesim.documents import Document, parse_yaml, read_yaml, validate
 from moesim.errors import Fault, ScenarioError
 from moesim.scenario.schema import Scenario
 
+MAX_KEYS = 8
+
 
 @dataclass(frozen=True)
 class ScenarioFile:
@@ -63,7 +65,7 @@ def _with_overrides(document: Document, overrides: Sequence[str]) -> Document:
         place = f"--set {text}"
         name, equals, value = text.partition("=")
         keys = _split(name.strip())
-        if not equals or not all(keys):
+        if not equals or not all(keys) or len(keys) > MAX_KEYS:
             raise ScenarioError.of(place, "must be of the form key=value", "as in --set policies.caching=lfu")
         data = _replaced(data, keys, _value(value, place), place)
         lines = {known: line for known, line in lines.items() if known[: len(keys)] != keys}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.errors import MoesimError, TraceError
+from moesim.errors import MoesimError, PolicyError, TraceError
 from moesim.models import load_model, parameters
 from moesim.policies import api
 from moesim.policies.api import Policy
@@ -70,6 +70,8 @@ def load_any_trace(path: Path) -> RoutingTrace:
 
 
 def _looks_neutral(path: Path) -> bool:
+    if not path.is_file():
+        return False
     try:
         with zipfile.ZipFile(path) as archive:
             names = set(archive.namelist())
@@ -91,7 +93,10 @@ def replay_study(
         PolicyError: unknown policy, or one that learns without a training split.
         TraceError: the size of an expert isn't known.
     """
-    chosen = api.load("caching", policy)
+    try:
+        chosen = api.load("caching", policy)
+    except PolicyError as error:
+        raise PolicyError([replace(fault, place="--policy") for fault in error.faults]) from None
     requests = [int(request) for request in trace.request_ids]
     learned = round(len(requests) * train_fraction)
     if learned == len(requests):

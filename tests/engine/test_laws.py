@@ -1,5 +1,7 @@
 """Laws that hold on every run, whatever the policies: nothing is lost, nothing is early, nothing is overfull."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from builders import MIB, setup_of, trace_of
@@ -16,6 +18,7 @@ ROUTING = st.lists(
     min_size=2,
     max_size=14,
 )
+ON_MISS = [("fetch", {}), ("cpu-compute", {"max_tokens": 1})]
 SECONDS = st.sampled_from([0.0, 0.25, 1.0, 3.0])
 
 
@@ -32,14 +35,14 @@ def runs(draw):
     )
     unified = draw(st.booleans())
     prefetch = draw(st.sampled_from([("none", {}), ("next-gate", {}), ("oracle", {"horizon": 2})]))
-    setup = setup_of(
+    return setup_of(
         trace,
         slots=draw(st.integers(1, 12)),
         host_slots=None if unified else draw(st.one_of(st.none(), st.integers(1, 8))),
         unified=unified,
         caching=draw(st.sampled_from(["lru", "lfu", "fifo", "belady"])),
         prefetch=prefetch,
-        on_miss=("fetch", {}) if unified else draw(st.sampled_from([("fetch", {}), ("cpu-compute", {"max_tokens": 1})])),
+        on_miss=("fetch", {}) if unified else draw(st.sampled_from(ON_MISS)),
         rule=draw(st.sampled_from(["reserve", "evict_after"])),
         link=draw(st.sampled_from(["fifo", "demand-first"])),
         before_s=draw(SECONDS),
@@ -50,7 +53,6 @@ def runs(draw):
         shared_s=draw(SECONDS),
         workload={"batch": draw(st.integers(1, 3))},
     )
-    return setup
 
 
 @settings(max_examples=300, deadline=None)
@@ -92,7 +94,7 @@ def time_is_compute_plus_stall(outcome):
 
 def nothing_overlaps_on_a_server(outcome):
     for spans in (outcome.compute, *outcome.transfers.values()):
-        for earlier, later in zip(spans, spans[1:], strict=False):
+        for earlier, later in pairwise(spans):
             assert earlier.start_s <= earlier.end_s <= later.start_s
 
 
@@ -119,7 +121,7 @@ def experts_are_computed_after_they_arrive(setup, outcome):
                 assert before[-1] > outcome.visit_start_s[visit[lookup]]
 
 
-@pytest.mark.parametrize("name", api.names("caching"))
+@pytest.mark.parametrize("name", [name for name in api.names("caching") if not api.load("caching", name).admit])
 def test_a_cache_that_holds_everything_fetches_each_expert_once(name):
     rng = np.random.default_rng(5)
     rows = [[rng.permutation(EXPERTS)[:TOP_K] for _ in range(LAYERS)] for _ in range(20)]
@@ -129,8 +131,8 @@ def test_a_cache_that_holds_everything_fetches_each_expert_once(name):
     )
     outcome = simulate(setup)
     distinct = len(np.unique(setup.visits.lookup_key))
-    assert len(outcome.transfers["pcie"]) in (distinct, 0)
-    assert outcome.resident_bytes[-1] >= distinct * MIB
+    assert len(outcome.transfers["pcie"]) == distinct
+    assert outcome.resident_bytes[-1] == distinct * MIB
 
 
 def test_the_same_setup_gives_the_same_outcome():

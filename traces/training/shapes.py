@@ -59,20 +59,20 @@ def moe_32x4() -> Shape:
         intermediate_size=48,
         norm_topk_prob=True,
     )
-    return Shape("moe-32x4", "gpt-oss-20b", config, steps=2400, requests=72)
+    return Shape("moe-32x4", "gpt-oss-20b", config, steps=1600, requests=72)
 
 
 def moe_8x2() -> Shape:
-    """8 experts top-2, 16 layers, as Mixtral 8x7B routes (half its layers)."""
+    """8 experts top-2, 12 layers, as Mixtral 8x7B routes (of 32 layers)."""
     config = MixtralConfig(
-        **common(hidden=96, layers=16, heads=2, head_dim=48),
+        **common(hidden=96, layers=12, heads=2, head_dim=48),
         num_key_value_heads=1,
         num_local_experts=8,
         num_experts_per_tok=2,
         intermediate_size=96,
         sliding_window=None,
     )
-    return Shape("moe-8x2", "Mixtral-8x7B", config, steps=2400, requests=72)
+    return Shape("moe-8x2", "Mixtral-8x7B", config, steps=1600, requests=72)
 
 
 def moe_64x6() -> Shape:

@@ -3,12 +3,12 @@
 T1 holds what was used once since it came, T2 what was used again; B1 and B2 remember what left them. In experts of
 equal size, with c experts of space and a target p (0 at first) for T1: asking for a key of B1 sets
 p <- min(p + max(|B2|/|B1|, 1), c), for a key of B2 p <- max(p - max(|B1|/|B2|, 1), 0), and such a key comes back into
-T2; any other newcomer joins T1. T1's oldest leaves where |T1| > p (or |T1| = p > 0 and the newcomer comes from B2),
-else T2's. Then |T1| + |B1| <= c and |T1| + |T2| + |B1| + |B2| <= 2c are restored by forgetting the oldest of B1, of
+T2; any other newcomer joins T1. T1's oldest leaves where |T1| > p (or |T1| = p and the newcomer comes from B2), else
+T2's. Then |T1| + |B1| <= c and |T1| + |T2| + |B1| + |B2| <= 2c are restored by forgetting the oldest of B1, of
 B2. Here every |.| is in bytes, and a step of 1 is the newcomer's size.
 
 Source: Megiddo & Modha, "ARC: a self-tuning, low overhead replacement cache", FAST 2003, figure 4. Where a list has
-only locked keys the other one makes room.
+only locked keys (or none) the other one makes room.
 """
 
 import numpy as np

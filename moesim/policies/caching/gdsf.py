@@ -4,7 +4,8 @@ A key's value at an activation is H = L + F x cost / size: F counts its activati
 of the last who left, size is its bytes in units of the largest expert. ``cost`` of a fetch is 1 (fewest fetches), or
 its bytes (fewest bytes; then H = L + F, as in LFU with dynamic ageing). Among equals the one unused for longest
 leaves. Source: Cherkasova, "Improving WWW proxies performance with Greedy-Dual-Size-Frequency caching policy", HP
-Laboratories report HPL-98-69R1, 1998; with cost 1 the definition is libCacheSim's.
+Laboratories report HPL-98-69R1, 1998. In libCacheSim's GDSF a newcomer of the lowest value is not kept and nobody
+leaves for it; here an expert needs room to be used at all, so that room is made first, and H starts from the new L.
 """
 
 from typing import Literal

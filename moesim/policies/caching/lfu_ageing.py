@@ -3,7 +3,7 @@
 ``dynamic`` (LFU-DA): a key's rank at an activation is K = F + L, where F counts its activations since it came in and
 L is the largest rank of anyone who left; the smallest rank leaves first, so that what once was popular is overtaken.
 Source: Arlitt et al., "Evaluating content management techniques for Web proxy caches", Performance Evaluation Review
-27(4), 2000. libCacheSim's LFUDA is another rule: there a rank grows by L + 1 at every activation.
+27(4), 2000. libCacheSim's LFUDA is another rule: after a, a, b, c in two slots it has dropped a, used twice, not b.
 ``halving``: every ``period`` activations all counts are halved, rounding down (the "reset" of TinyLFU, Einziger et
 al., ACM Transactions on Storage 13(4), 2017). Among equals the one promoted longest ago leaves.
 """

@@ -9,7 +9,8 @@ Main: its oldest becomes its newest with min(uses, 3) - 1 uses if it has any, el
 
 Source: Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023, in the form of libCacheSim's code,
 whose shares these defaults are; the paper's pseudocode agrees ("more than one use" is ``move_to_main`` 2). A small
-queue of less than one largest expert is given the space of one. Locked keys are passed over; where a queue has
+queue of less than the largest expert is given the space of one; libCacheSim lets nothing in where an object does not
+fit into less than its small queue, so that 10 slots hold nothing there. Locked keys are passed over; where a queue has
 only such keys the other one makes room.
 """
 
@@ -41,7 +42,7 @@ class Params(PolicyParams):
 
 
 def initial_state(params: Params, context: CacheContext):
-    """The queues; behind them the rules, then two blocks: each key's uses, whether its ghost was here when asked for."""
+    """The queues; behind them the rules, each key's uses, and whether its ghost was here when it was asked for."""
     state = empty_queues(context.sizes, 3, more=RULES + 2 * context.num_keys)
     rules = len(state) - RULES - 2 * context.num_keys
     small = max(int(params.small_ratio * context.capacity_bytes), int(context.sizes.max()))

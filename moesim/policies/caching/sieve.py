@@ -1,4 +1,4 @@
-"""SIEVE: a hand goes from the oldest expert to the newest; one used since its last pass stays where it is, others leave.
+"""SIEVE: a hand goes from the oldest expert to the newest; who was used since its last pass stays, others leave.
 
 An activation marks a key; newcomers are unmarked. The hand unmarks what is marked and passes on, and takes the first
 unmarked key; it rests on the next newer one, and from the newest it goes back to the oldest. Unlike CLOCK nothing is

@@ -4,100 +4,83 @@ from __future__ import annotations
 
 from typing import Any
 
-from moesim.replay.kernels.cache import (
+from moesim.replay.kernels.caches import (
     CAPACITY,
     FAULT,
-    OVERSHOOT,
+    PASSES,
+    PASSING,
     USED,
+    Caches,
+    announce,
     choose,
     drop,
+    expect,
+    fits,
     hold,
-    let_go,
     lock,
     next_to_leave,
     tell_uses,
 )
-from moesim.replay.kernels.policy import before_insert, on_visit
+from moesim.replay.kernels.uses import Uses
 
 
-def by_visit(
-    state_i: Any,
-    state_f: Any,
-    sizes: Any,
-    held: Any,
-    locked: Any,
-    books: Any,
-    passing: Any,
-    evict_after: bool,
-    layer: Any,
-    starts_request: Any,
-    lookup_start: Any,
-    lookup_key: Any,
-    start: Any,
-    key: Any,
-    notes: Any,
-    hit: Any,
-) -> None:
-    """Replay visits; ``hit`` says of each lookup whether it was one. Stops where the policy breaks its contract.
+def by_visit(caches: Caches, uses: Uses, first_visit: int, stop_visit: int, evict_after: bool) -> int:
+    """Replay some visits; ``uses.hit`` says of each lookup whether it was one.
 
-    Args:
-        layer, starts_request: what the policy is told of each visit. [visits]
-        lookup_start, lookup_key: each visit's lookups. [visits + 1], [lookups]
-        start, key, notes: each visit's activations; no notes where the policy takes none. [visits + 1], [activations]
+    Returns:
+        The most that was held beyond the capacity.
     """
-    for visit in range(len(layer)):
-        on_visit(state_i, state_f, layer[visit], starts_request[visit])
-        first, stop = lookup_start[visit], lookup_start[visit + 1]
-        members = lookup_key[first:stop]
-        missing = False
-        for lookup in range(first, stop):
-            hit[lookup] = held[lookup_key[lookup]] > 0
-            missing |= not hit[lookup]
-        if missing:
-            lock(locked, members, 1)
-            for lookup in range(first, stop):
-                if not hit[lookup]:
-                    _bring_in(
-                        state_i, state_f, sizes, held, locked, books, passing, members, lookup_key[lookup], evict_after
-                    )
-            lock(locked, members, -1)
-            books[OVERSHOOT] = max(books[OVERSHOOT], books[USED] - books[CAPACITY])
-        begin, end = start[visit], start[visit + 1]
-        tell_uses(state_i, state_f, held, books, key[begin:end], notes[begin:end])
-        let_go(state_i, state_f, sizes, held, books, passing)
-        if books[USED] > books[CAPACITY]:
-            _trim(state_i, state_f, sizes, held, locked, books, members)
-        if books[FAULT]:
-            return
-
-
-def _bring_in(
-    state_i: Any,
-    state_f: Any,
-    sizes: Any,
-    held: Any,
-    locked: Any,
-    books: Any,
-    passing: Any,
-    members: Any,
-    key: int,
-    evict_after: bool,
-) -> None:
-    before_insert(state_i, state_f, key)
-    while not evict_after and books[USED] + sizes[key] > books[CAPACITY]:
-        leaver = next_to_leave(state_i, state_f, held, locked, books, passing, members)
-        if leaver < 0:
+    overshoot, one_cache = 0, len(caches.books) == 1
+    for visit in range(first_visit, stop_visit):
+        layer = visit % uses.layers
+        cache = 0 if one_cache else layer
+        starts = uses.starts_request[visit // uses.layers] and (layer == 0 or not one_cache)
+        announce(caches, cache, layer, starts)
+        _fetch(caches, uses, visit, cache, evict_after)
+        overshoot = max(overshoot, caches.books[cache, USED] - caches.books[cache, CAPACITY])
+        begin, end = uses.start[visit], uses.start[visit + 1]
+        tell_uses(caches, cache, uses.key[begin:end], uses.note[begin:end])
+        for place in range(caches.common[PASSING]):
+            if caches.held[caches.passing[place]] == PASSES:
+                drop(caches, cache, caches.passing[place])
+        caches.common[PASSING] = 0
+        if caches.books[cache, USED] > caches.books[cache, CAPACITY]:
+            _trim(caches, cache, uses.lookup_key[uses.lookup_start[visit] : uses.lookup_start[visit + 1]])
+        if caches.common[FAULT]:
             break
-        drop(state_i, state_f, sizes, held, books, leaver)
-    hold(sizes, held, books, passing, key)
+    return overshoot
 
 
-def _trim(state_i: Any, state_f: Any, sizes: Any, held: Any, locked: Any, books: Any, members: Any) -> None:
+def _fetch(caches: Caches, uses: Uses, visit: int, cache: int, evict_after: bool) -> None:
+    """Label the visit's lookups, and bring in what is missing."""
+    begin, end = uses.lookup_start[visit], uses.lookup_start[visit + 1]
+    members = uses.lookup_key[begin:end]
+    missing = 0
+    for lookup in range(begin, end):
+        uses.hit[lookup] = caches.held[uses.lookup_key[lookup]] > 0
+        missing += not uses.hit[lookup]
+    if missing == 0:
+        return
+    lock(caches, members, 1)
+    for lookup in range(begin, end):
+        if not uses.hit[lookup]:
+            key = uses.lookup_key[lookup]
+            expect(caches, cache, key)
+            while not evict_after and not fits(caches, cache, key):
+                leaver = next_to_leave(caches, cache, members)
+                if leaver < 0:
+                    return
+                drop(caches, cache, leaver)
+            hold(caches, cache, key)
+    lock(caches, members, -1)
+
+
+def _trim(caches: Caches, cache: int, members: Any) -> None:
     """Down to the capacity, but none of ``members``."""
-    lock(locked, members, 1)
-    while books[USED] > books[CAPACITY]:
-        leaver = choose(state_i, state_f, held, locked, books)
+    lock(caches, members, 1)
+    while caches.books[cache, USED] > caches.books[cache, CAPACITY]:
+        leaver = choose(caches, cache)
         if leaver < 0:
             break
-        drop(state_i, state_f, sizes, held, books, leaver)
-    lock(locked, members, -1)
+        drop(caches, cache, leaver)
+    lock(caches, members, -1)

@@ -1,0 +1,110 @@
+"""Fitted constants: facts about a GPU and a software stack, one YAML card per GPU below ``cards/fit/``.
+
+``cards/fit/class.yaml`` holds the constants of the class: fitted to all GPUs that have data, for those that have none.
+``moesim hardware fit`` writes the cards from tables of measurements (:mod:`moesim.studies.hardware_fit`); the tables
+are not part of the repository. Kind ``measured``: fitted to a table of measurements, inside ``fitted_range``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from moesim import units
+from moesim.documents import read_yaml, validate
+from moesim.errors import CardError
+from moesim.hardware.sourced import Kind
+
+CARDS = Path(__file__).parent / "cards" / "fit"
+CLASS = "class"
+ANY = "any"
+
+
+class Residuals(BaseModel):
+    """Errors of the fit on its own rows, in percent: mean and median of the absolute, 90th percentile, mean."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mape: float
+    median: float
+    p90: float
+    bias: float
+
+
+class Fit(BaseModel):
+    """The constants of one operation in one software stack, and what they rest on.
+
+    ``constants``: times as quantities (``"33.8 us"``), shares as plain numbers; in Python seconds and shares.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    operation: str
+    stack: str
+    constants: dict[str, float]
+    kind: Kind
+    source: str = Field(min_length=1)
+    gpus: list[str]
+    rows: int
+    shapes: int
+    fitted_range: dict[str, tuple[float, float]]
+    residuals: Residuals
+
+    @field_validator("constants", mode="before")
+    @classmethod
+    def _with_units(cls, constants: Mapping[str, str | float]) -> dict[str, float]:
+        return {
+            name: units.parse(value, "time") if isinstance(value, str) else value for name, value in constants.items()
+        }
+
+
+class FitCard(BaseModel):
+    """All fits of a GPU, or of the class."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    title: str
+    fits: list[Fit]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A fit, and whether it was made on the GPU asked for (``fitted``) or stands for the class (``class``)."""
+
+    fit: Fit
+    how: str
+
+
+def read_fit_card(path: Path) -> FitCard:
+    """The card in a file.
+
+    Raises:
+        FileError: the file can't be read.
+        CardError: the card is wrong.
+    """
+    return validate(read_yaml(path, CardError), FitCard, CardError)
+
+
+@cache
+def shipped_fits() -> dict[tuple[str, str, str], Fit]:
+    """(GPU or ``class``, operation, stack) -> fit, of all shipped cards."""
+    cards = [read_fit_card(path) for path in sorted(CARDS.glob("*.yaml"))]
+    return {(card.name, fit.operation, fit.stack): fit for card in cards for fit in card.fits}
+
+
+def find_fit(
+    operation: str, gpu: str, stack: str, fits: Mapping[tuple[str, str, str], Fit] | None = None
+) -> Found | None:
+    """The GPU's own fit of the stack; else the class's; else the class's over all stacks; None if there is none."""
+    known = shipped_fits() if fits is None else fits
+    if (own := known.get((gpu, operation, stack))) is not None:
+        return Found(own, "fitted")
+    for name in (stack, ANY):
+        if (fit := known.get((CLASS, operation, name))) is not None:
+            return Found(fit, "class")
+    return None
