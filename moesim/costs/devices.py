@@ -27,10 +27,14 @@ def gpu_device(gpu: GpuSpec, wanted: str) -> Device:
     )
 
 
+def cpu_arithmetic(cpu: CpuSpec) -> str:
+    """The precision in which a CPU computes experts: bf16, or the next that its card has."""
+    return arithmetic(cpu.compute, "bf16")
+
+
 def cpu_device(cpu: CpuSpec) -> Device:
-    """All cores of the CPU, in the arithmetic that its card names first."""
-    rate = next(iter(cpu.compute.values()))
+    """All cores of the CPU (see :func:`cpu_arithmetic`)."""
     return Device(
-        flop_per_s=rate.value * cpu.compute_efficiency.value,
+        flop_per_s=cpu.compute[cpu_arithmetic(cpu)].value * cpu.compute_efficiency.value,
         bytes_per_s=cpu.memory_bandwidth.value * cpu.memory_efficiency.value,
     )

@@ -26,7 +26,7 @@ NORMAL_CONSTANTS = (
     Constant("launch", "us", 30e-6, 5e-6, 100e-6, "the kernels without work"),
     Constant("per_sm", "1", 0.01, 1e-4, 1.0, "values copied per second and SM, as a share of the link's bytes"),
     Constant("write", "1", 0.3, 0.01, 10.0, "r: a write to one GPU, relative to a read"),
-    Constant("token", "1", 300.0, 1.0, 10000.0, "bookkeeping of a token, in values"),
+    Constant("token", "1", 300.0, 1.0, 100000.0, "bookkeeping of a token, in values"),
     Constant("share", "1", 0.7, 0.02, 1.0, "of the link's bandwidth"),
     Constant("sharpness", "1", 3.0, 1.0, 8.0, "p: how sharply copying and the link overlap"),
 )

@@ -9,16 +9,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from moesim.costs.devices import cpu_arithmetic
 from moesim.hardware import Node, Sourced
 from moesim.hardware.sourced import Kind, weakest
 
 
+#: The unit of a share of a peak.
+SHARE = "1"
+
+
 @dataclass(frozen=True)
 class Constant:
-    """A card's number: its dotted name, its value in SI units, where it comes from and how well it is known."""
+    """A card's number: its dotted name, its value and SI unit, where it comes from and how well it is known."""
 
     name: str
     value: float
+    unit: str
     source: str
     kind: Kind
 
@@ -47,33 +53,39 @@ def terms(node: Node, arithmetic: str) -> Mapping[str, Term]:
 
 def _terms(node: Node, arithmetic: str) -> Iterator[Term]:
     gpu, cpu, link = node.gpu, node.cpu, node.link
-    rate = _constant(f"gpu.compute.{arithmetic}", gpu.compute[arithmetic])
-    yield Term("GPU compute", (rate, _constant("gpu.compute_efficiency", gpu.compute_efficiency)))
+    yield Term(
+        "GPU compute",
+        (
+            _constant(f"gpu.compute.{arithmetic}", gpu.compute[arithmetic], "FLOP/s"),
+            _constant("gpu.compute_efficiency", gpu.compute_efficiency, SHARE),
+        ),
+    )
     yield Term(
         "GPU memory",
         (
-            _constant("gpu.memory_bandwidth", gpu.memory_bandwidth),
-            _constant("gpu.memory_efficiency", gpu.memory_efficiency),
+            _constant("gpu.memory_bandwidth", gpu.memory_bandwidth, "B/s"),
+            _constant("gpu.memory_efficiency", gpu.memory_efficiency, SHARE),
         ),
     )
-    yield Term("kernel launch", (_constant("gpu.kernel_launch", gpu.kernel_launch),))
-    yield Term("PCIe bandwidth", (_constant("link.bandwidth", link.bandwidth),))
-    yield Term("PCIe latency", (_constant("link.latency", link.latency),))
+    yield Term("kernel launch", (_constant("gpu.kernel_launch", gpu.kernel_launch, "s"),))
+    yield Term("PCIe bandwidth", (_constant("link.bandwidth", link.bandwidth, "B/s"),))
+    yield Term("PCIe latency", (_constant("link.latency", link.latency, "s"),))
     if node.storage is not None:
-        efficiency = _constant("storage.read_efficiency", node.storage.read_efficiency)
-        yield Term("flash bandwidth", (_constant("storage.read_bandwidth", node.storage.read_bandwidth), efficiency))
-        yield Term("flash latency", (_constant("storage.read_latency", node.storage.read_latency),))
-    cpu_rate = next(iter(cpu.compute))
+        read = _constant("storage.read_bandwidth", node.storage.read_bandwidth, "B/s")
+        yield Term(
+            "flash bandwidth", (read, _constant("storage.read_efficiency", node.storage.read_efficiency, SHARE))
+        )
+        yield Term("flash latency", (_constant("storage.read_latency", node.storage.read_latency, "s"),))
     yield Term(
         "CPU",
         (
-            _constant("cpu.memory_bandwidth", cpu.memory_bandwidth),
-            _constant("cpu.memory_efficiency", cpu.memory_efficiency),
-            _constant(f"cpu.compute.{cpu_rate}", cpu.compute[cpu_rate]),
-            _constant("cpu.compute_efficiency", cpu.compute_efficiency),
+            _constant("cpu.memory_bandwidth", cpu.memory_bandwidth, "B/s"),
+            _constant("cpu.memory_efficiency", cpu.memory_efficiency, SHARE),
+            _constant(f"cpu.compute.{(rate := cpu_arithmetic(cpu))}", cpu.compute[rate], "FLOP/s"),
+            _constant("cpu.compute_efficiency", cpu.compute_efficiency, SHARE),
         ),
     )
 
 
-def _constant(name: str, number: Sourced[float] | Sourced[int]) -> Constant:
-    return Constant(name, float(number.value), number.source, number.kind)
+def _constant(name: str, number: Sourced[float] | Sourced[int], unit: str) -> Constant:
+    return Constant(name, float(number.value), unit, number.source, number.kind)

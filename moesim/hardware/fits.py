@@ -8,9 +8,9 @@ are not part of the repository. Kind ``measured``: fitted to a table of measurem
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -22,6 +22,9 @@ from moesim.hardware.sourced import Kind
 CARDS = Path(__file__).parent / "cards" / "fit"
 CLASS = "class"
 ANY = "any"
+#: (GPU's card or ``class``, operation, stack or ``any``).
+FitKey = tuple[str, str, str]
+Value = TypeVar("Value")
 
 
 class Residuals(BaseModel):
@@ -39,6 +42,7 @@ class Fit(BaseModel):
     """The constants of one operation in one software stack, and what they rest on.
 
     ``constants``: times as quantities (``"33.8 us"``), shares as plain numbers; in Python seconds and shares.
+    ``assumed``: those on which the rows have no bearing; they stay where the fit started.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,6 +50,7 @@ class Fit(BaseModel):
     operation: str
     stack: str
     constants: dict[str, float]
+    assumed: list[str] = []
     kind: Kind
     source: str = Field(min_length=1)
     gpus: list[str]
@@ -72,14 +77,6 @@ class FitCard(BaseModel):
     fits: list[Fit]
 
 
-@dataclass(frozen=True)
-class Found:
-    """A fit, and whether it was made on the GPU asked for (``fitted``) or stands for the class (``class``)."""
-
-    fit: Fit
-    how: str
-
-
 def read_fit_card(path: Path) -> FitCard:
     """The card in a file.
 
@@ -91,20 +88,17 @@ def read_fit_card(path: Path) -> FitCard:
 
 
 @cache
-def shipped_fits() -> dict[tuple[str, str, str], Fit]:
+def shipped_fits() -> dict[FitKey, Fit]:
     """(GPU or ``class``, operation, stack) -> fit, of all shipped cards."""
     cards = [read_fit_card(path) for path in sorted(CARDS.glob("*.yaml"))]
     return {(card.name, fit.operation, fit.stack): fit for card in cards for fit in card.fits}
 
 
-def find_fit(
-    operation: str, gpu: str, stack: str, fits: Mapping[tuple[str, str, str], Fit] | None = None
-) -> Found | None:
-    """The GPU's own fit of the stack; else the class's; else the class's over all stacks; None if there is none."""
-    known = shipped_fits() if fits is None else fits
+def find(known: Mapping[FitKey, Value], operation: str, gpu: str, stack: str) -> tuple[Value, str] | None:
+    """The GPU's own value for a stack (``fitted``), else the class's, else the class's over all stacks (``class``)."""
     if (own := known.get((gpu, operation, stack))) is not None:
-        return Found(own, "fitted")
+        return own, "fitted"
     for name in (stack, ANY):
-        if (fit := known.get((CLASS, operation, name))) is not None:
-            return Found(fit, "class")
+        if (of_class := known.get((CLASS, operation, name))) is not None:
+            return of_class, "class"
     return None

@@ -41,17 +41,16 @@ def size(value: float | None) -> str:
 
 
 def constant(row: ConstantRow) -> str:
-    """A card's number with the unit that its name tells."""
-    field = row.name.partition(".")[2]
-    if field.startswith("compute."):
-        return f"{row.value / 1e12:.4g} TFLOP/s"
-    if "efficiency" in field:
-        return f"{100 * row.value:.3g} %"
-    if "bandwidth" in field:
-        return format_bandwidth(row.value)
-    if "latency" in field or "launch" in field:
-        return format_seconds(row.value)
-    return f"{row.value:g}"
+    """A card's number with its unit."""
+    match row.unit:
+        case "FLOP/s":
+            return f"{row.value / 1e12:.4g} TFLOP/s"
+        case "1":
+            return f"{100 * row.value:.3g} %"
+        case "B/s":
+            return format_bandwidth(row.value)
+        case "s":
+            return format_seconds(row.value)
 
 
 def words(name: str) -> str:

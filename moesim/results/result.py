@@ -164,10 +164,11 @@ class MemoryRow(_Part):
 
 
 class ConstantRow(_Part):
-    """A number from a card, in SI units."""
+    """A number from a card, in SI units; the unit of a share is "1"."""
 
     name: str
     value: float
+    unit: Literal["B/s", "FLOP/s", "s", "1"]
     source: str
     kind: Kind
 

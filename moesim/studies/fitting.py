@@ -25,6 +25,14 @@ _WEAK = 0.002
 
 
 @dataclass(frozen=True)
+class Fitted:
+    """Fitted constants, and the names of those on which the rows have no bearing."""
+
+    constants: dict[str, float]
+    assumed: list[str]
+
+
+@dataclass(frozen=True)
 class Sample:
     """Measured rows of one form, stack and GPU. ``shape``: a number for each row's shape. [rows]"""
 
@@ -41,7 +49,7 @@ class Sample:
 
 def fit_constants(
     form: Form, samples: Sequence[Sample], towards: Mapping[str, float] | None = None
-) -> dict[str, float]:
+) -> Fitted:
     """The constants that fit the samples (several GPUs: those of the class).
 
     Args:
@@ -75,7 +83,9 @@ def fit_constants(
 
     start = np.clip(centre, low + 1e-6, high - 1e-6)
     found = least_squares(residuals, start, bounds=(low, high), max_nfev=60)
-    return dict(zip(names, np.exp(found.x).tolist(), strict=True))
+    moved = np.abs(found.jac[: -len(names)]).max(axis=0) > 1e-9
+    assumed = [name for name, has_bearing in zip(names, moved, strict=True) if not has_bearing]
+    return Fitted(dict(zip(names, np.exp(found.x).tolist(), strict=True)), assumed)
 
 
 def _soft(difference: Floats) -> Floats:

@@ -15,9 +15,9 @@ import yaml
 
 from moesim.costs.fitted import Floats, Form
 from moesim.errors import FileError, nearest
-from moesim.hardware.fits import ANY, CLASS, Fit, FitCard, Residuals
+from moesim.hardware.fits import ANY, CLASS, Fit, FitCard, FitKey, Residuals
 from moesim.results.result import write_text
-from moesim.studies.fitting import Sample, fit_constants
+from moesim.studies.fitting import Fitted, Sample, fit_constants
 from moesim.studies.measured.catalogue import kind_of, read_measured, read_stats
 from moesim.studies.measured.kinds import Group, Kind
 from moesim.studies.measured.table import Ints, Table, group_codes
@@ -76,7 +76,7 @@ def by_stack(groups: Iterable[Measured]) -> dict[Key, list[Measured]]:
     return together
 
 
-def class_constants(groups: Sequence[Measured]) -> dict[Key, dict[str, float]]:
+def class_constants(groups: Sequence[Measured]) -> dict[Key, Fitted]:
     """Constants of each (operation, stack) over all GPUs, and of each (operation, ``any``) over all stacks."""
     constants = {}
     for key, members in sorted(by_stack(groups).items()):
@@ -87,15 +87,22 @@ def class_constants(groups: Sequence[Measured]) -> dict[Key, dict[str, float]]:
     return constants
 
 
-def gpu_constants(groups: Sequence[Measured], of_class: Mapping[Key, Mapping[str, float]]) -> Iterator[
-    tuple[str, Key, list[Measured], dict[str, float]]
-]:
+def gpu_constants(
+    groups: Sequence[Measured], of_class: Mapping[Key, Fitted]
+) -> Iterator[tuple[str, Key, list[Measured], Fitted]]:
     """Each GPU's own constants: card, (operation, stack), the groups, the constants."""
     for key, members in sorted(by_stack(groups).items()):
         for card in sorted({member.group.card for member in members}):
             own = [member for member in members if member.group.card == card]
             samples = [member.sample() for member in own]
-            yield card, key, own, fit_constants(own[0].group.form, samples, of_class[key])
+            yield card, key, own, fit_constants(own[0].group.form, samples, of_class[key].constants)
+
+
+def all_constants(groups: Sequence[Measured]) -> dict[FitKey, dict[str, float]]:
+    """Every GPU's constants and the class's, as :func:`moesim.hardware.fits.find` looks them up."""
+    of_class = class_constants(groups)
+    known = {(CLASS, *key): fitted.constants for key, fitted in of_class.items()}
+    return known | {(card, *key): fitted.constants for card, key, _, fitted in gpu_constants(groups, of_class)}
 
 
 def fit(
@@ -117,11 +124,11 @@ def fit(
     of_class = class_constants(groups)
     fits: dict[str, list[Fit]] = {CLASS: []}
     stacks = by_stack(groups)
-    for key, constants in sorted(of_class.items()):
+    for key, fitted in sorted(of_class.items()):
         members = stacks.get(key) or [member for member in groups if member.group.form.operation == key[0]]
-        fits[CLASS].append(_fit(key, members, constants))
-    for card, key, own, constants in gpu_constants(groups, of_class):
-        fits.setdefault(card, []).append(_fit(key, own, constants))
+        fits[CLASS].append(_fit(key, members, fitted))
+    for card, key, own, fitted in gpu_constants(groups, of_class):
+        fits.setdefault(card, []).append(_fit(key, own, fitted))
     return {
         name: FitCard(name=name, title=_title(name), fits=sorted(entries, key=lambda fit: (fit.operation, fit.stack)))
         for name, entries in sorted(fits.items())
@@ -132,9 +139,9 @@ def _title(name: str) -> str:
     return "GPUs without measurements" if name == CLASS else name
 
 
-def _fit(key: Key, members: Sequence[Measured], constants: Mapping[str, float]) -> Fit:
+def _fit(key: Key, members: Sequence[Measured], fitted: Fitted) -> Fit:
     form = members[0].group.form
-    rounded = {name: _rounded(value) for name, value in constants.items()}
+    rounded = {name: _rounded(value) for name, value in fitted.constants.items()}
     errors = np.concatenate([_errors(form, member, rounded) for member in members])
     spans = [member.ranges for member in members]
     table = members[0].table
@@ -142,6 +149,7 @@ def _fit(key: Key, members: Sequence[Measured], constants: Mapping[str, float]) 
         operation=key[0],
         stack=key[1],
         constants=rounded,
+        assumed=fitted.assumed,
         kind="measured",
         source=_SOURCE.format(table=table, licence=_LICENCES.get(table, "ai-dynamo/aiconfigurator, Apache-2.0")),
         gpus=sorted({member.group.gpu for member in members}),

@@ -114,7 +114,8 @@ SCENARIOS = {
     ),
     "override that takes no time": (
         HARDWARE,
-        f"{{node: {HARDWARE}, override: {{gpu.kernel_launch: 0 s, gpu.memory_bandwidth: 1e299 GB/s, gpu.compute.bf16: 1e290 TFLOPS}}}}",
+        f"{{node: {HARDWARE}, override: "
+        "{gpu.kernel_launch: 0 s, gpu.memory_bandwidth: 1e299 GB/s, gpu.compute.bf16: 1e290 TFLOPS}}",
         [":3: hardware: attention and router would take"],
     ),
 }

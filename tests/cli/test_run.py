@@ -44,14 +44,14 @@ def test_a_study_is_added_unless_it_is_left_out(moesim):
 
 
 def test_the_last_setting_wins_and_seed_is_a_setting(moesim):
-    settings = ("--set", "policies.caching=lfu", "--set", "policies.caching=fifo", "--set", "policies.scope=layer")
+    settings = ("--set", "policies.caching=lfu", "--set", "policies.caching=fifo", "--set", "policies.link=fifo")
     _, out, _ = moesim(
         "run", "scenario.yaml", *BRIEF, "--json", *settings, "--set", "memory.gpu_experts=auto", "--seed", "7"
     )
     result = json.loads(out)
     assert result["seed"] == result["scenario"]["seed"] == 7
     assert result["policies"]["caching"] == {"name": "fifo"}
-    assert result["policies"]["scope"] == "layer"
+    assert result["policies"]["link"] == "fifo"
     assert result["scenario"]["memory"]["gpu_experts"] == "auto"
 
 

@@ -66,7 +66,7 @@ def compiled(function):
 @pytest.mark.parametrize("name", CACHING)
 def test_caching_compiles_and_agrees_with_its_interpreted_self(name, monkeypatch):
     """The functions on state run in numba's nopython mode and leave the same state as Python does on lists."""
-    monkeypatch.setattr(numba.config, "OPT", 0)  # halves the time to compile
+    monkeypatch.setattr(numba.config, "OPT", type(numba.config.OPT)(0))  # halves the time to compile
     policy = api.load("caching", name)
     module = policy.module
     context = CacheContext(np.full(6, MIB, np.int64), 3 * MIB, 3, np.arange(6))

@@ -53,9 +53,9 @@ def on_evict(state_i, state_f, key):
 
 def victim(state_i, state_f, locked):
     """The lowest value that may leave."""
-    best = -1
+    best, lowest = -1, 0.0
     for place in range(num_kept(state_i)):
         key = kept_key(state_i, place)
-        if not locked[key] and leaves_first(state_i, key, state_f[1 + key], best, state_f[1 + best]):
-            best = key
+        if not locked[key] and leaves_first(state_i, key, state_f[1 + key], best, lowest):
+            best, lowest = key, state_f[1 + key]
     return best

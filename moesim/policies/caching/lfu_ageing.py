@@ -26,12 +26,13 @@ class Params(PolicyParams):
 
 
 def initial_state(params: Params, context: CacheContext):
-    """A heap by (rank, last promotion); behind it the rules, then each key's activations and last promotion."""
+    """A heap by (rank, last promotion); behind it the rules, then each key's activations and last promotion (-1: out)."""
     n = context.num_keys
     state = empty_heap(n, more=RULES + 2 * n)
     rules = 2 + 4 * n
     state[rules + DYNAMIC] = params.method == "dynamic"
     state[rules + NEXT_HALVING] = state[rules + PERIOD] = params.period
+    state[rules + RULES + n :] = -1
     return state, context.no_floats
 
 
@@ -56,6 +57,7 @@ def on_evict(state_i, state_f, key):
     rules = heap_end(state_i)
     if state_i[rules + DYNAMIC]:
         state_i[rules + AGE] = max(state_i[rules + AGE], heap_rank(state_i, key))
+    state_i[rules + RULES + state_i[0] + key] = -1
     heap_remove(state_i, key)
 
 
@@ -70,5 +72,5 @@ def _halve(state, now):
         state[rules + NEXT_HALVING] += state[rules + PERIOD]
     for key in range(n):
         state[rules + RULES + key] //= 2
-        if state[2 + n + key] >= 0:
+        if state[rules + RULES + n + key] >= 0:
             heap_put(state, key, state[rules + RULES + key], state[rules + RULES + n + key])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from moesim.costs import collective, dispatch
 from moesim.costs.collective import OPERATIONS, bus_bytes
 from moesim.costs.fitted import Floats
-from moesim.studies.measured.kinds import Group, Kind, Prepared, by_limit, by_tokens, card_of, card_peaks, everything
+from moesim.studies.measured.kinds import Group, Kind, Prepared, by_limit, by_tokens, card_of, card_peaks
 from moesim.studies.measured.table import Ints, Table
 
 _SIZES = ((65536.0, "<=64KB"), (4194304.0, "<=4MB"))
@@ -41,13 +41,13 @@ def prepare_collectives(table: Table, _stats: Table | None) -> Prepared:
         if operation not in OPERATIONS:
             prepared.leave_out(f"op {operation}", len(rows))
             continue
+        prepared.leave_out("more than one node", int((nodes[rows] > 1).sum()))
+        rows = rows[nodes[rows] <= 1]
         bridged = "pairwise" in gpu
-        level = np.where(nodes[rows] > 1, 2, np.where(bridged & (gpus[rows] > 2), 1, 0))
-        for code, name in enumerate(("", ", across pairs", ", two nodes")):
-            chosen = rows[level == code]
+        for level, inside in ((", bridge" if bridged else "", True), (", across pairs", False)):
+            chosen = rows[(gpus[rows] <= 2) | (not bridged) if inside else (gpus[rows] > 2) & bridged]
             if len(chosen):
-                bridge = ", bridge" if bridged and code == 0 else ""
-                stack = f"{library(impl)} {operation}{bridge}{name}"
+                stack = f"{library(impl)} {operation}{level}"
                 prepared.groups.append(_collective(table, chosen, gpu, card, stack, operation, dtype))
     prepared.groups = _merged(prepared.groups)
     return prepared
@@ -114,18 +114,18 @@ def _modes(table: Table) -> tuple[Ints, tuple[str, ...]]:
     return codes, names
 
 
-def _one_node(table: Table) -> tuple[Ints, tuple[str, ...]]:
-    """Slices by who measured what: nccl-tests, NCCL from torch, custom all-reduces; and two nodes."""
+def _measurers(table: Table) -> tuple[Ints, tuple[str, ...]]:
+    """Slices by who measured what: nccl-tests, NCCL called from torch, custom all-reduces."""
     if "impl" not in table.texts:
         return np.zeros(table.size, dtype=np.int64), ("nccl",)
-    names = ("nccl", "torch nccl", "custom all-reduce", "two nodes")
+    names = ("nccl", "torch nccl", "custom all-reduce")
     codes, impls = table.texts["impl"]
     place = {"nccl": 0, "torch": 1}
     of_impl = np.array([place.get(library(impl), 2) for impl in impls], dtype=np.int64)
-    return np.where(table.number("nodes", 1.0) > 1, 3, of_impl[codes]), names
+    return of_impl[codes], names
 
 
-def _dispatch_fits(table: Table) -> NDArray[np.bool_]:
+def _one_node(table: Table) -> NDArray[np.bool_]:
     return table.number("nodes", 1.0) <= 1
 
 
@@ -134,10 +134,10 @@ COLLECTIVES = Kind(
     columns=("gpu", "op", "gpus", "bytes", "latency_us"),
     prepare=prepare_collectives,
     shapes=("bytes",),
-    fits=everything,
+    fits=_one_node,
     bucket_key="bytes",
     buckets=lambda table: by_limit(table.number("bytes"), _SIZES, ">4MB"),
-    slices=_one_node,
+    slices=_measurers,
     range_columns=("gpus",),
 )
 ALL_TO_ALL = Kind(
@@ -145,7 +145,7 @@ ALL_TO_ALL = Kind(
     columns=("gpu", "mode", "op", "hidden", "tokens", "topk", "experts", "latency_us"),
     prepare=prepare_dispatch,
     shapes=("hidden", "topk", "experts"),
-    fits=_dispatch_fits,
+    fits=_one_node,
     bucket_key="tokens",
     buckets=lambda table: by_tokens(table.number("tokens")),
     slices=_modes,
