@@ -11,7 +11,7 @@ import pytest
 from moesim.results import Result
 
 SPREAD = {"n": 3, "mean": 0.031, "p50": 0.0301, "p90": 0.04, "p99": 0.0502, "min": 0.02, "max": 0.051}
-CONSTANT = {"name": "link.bandwidth", "value": 26.1e9, "source": "by hand <b>", "kind": "measured"}
+CONSTANT = {"name": "link.bandwidth", "value": 26.1e9, "unit": "B/s", "source": "by hand <b>", "kind": "measured"}
 
 
 def parts(**seconds: float) -> list[dict[str, Any]]:
