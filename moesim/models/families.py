@@ -36,6 +36,10 @@ class Config:
         value = self._data.get(key)
         return default if value is None else value
 
+    def first(self, *keys: str) -> str:
+        """The first of several names of the same key that is there; else the first."""
+        return next((key for key in keys if self._data.get(key) is not None), keys[0])
+
     def number(self, key: str, default: int | None = None, least: int = 1) -> int:
         """A whole number of at least ``least``; a fault, and ``least``, where it isn't one."""
         value = self.need(key) if default is None else self.get(key, default)
@@ -71,7 +75,8 @@ def _shape(config: Config, *, width: str, experts: str, dense_width: str | None 
         "num_layers": config.number("num_hidden_layers"),
         "hidden_size": config.number("hidden_size"),
         "moe_intermediate_size": config.number(width),
-        "num_experts": config.number(experts),
+        # transformers 5 writes num_local_experts for families that called it num_experts
+        "num_experts": config.number(config.first(experts, "num_local_experts")),
         "top_k": config.number("num_experts_per_tok"),
         "vocab_size": config.number("vocab_size"),
         "tied_embeddings": config.flag("tie_word_embeddings"),

@@ -127,6 +127,12 @@ def test_a_configuration_gives_the_figures_of_the_card(name):
     assert figures(from_hf_config(CONFIGS[name], name)) == figures(load_model(name))
 
 
+def test_the_name_that_transformers_5_writes_is_read_too():
+    old = CONFIGS["qwen3-30b-a3b"]
+    new = {key: value for key, value in old.items() if key != "num_experts"} | {"num_local_experts": old["num_experts"]}
+    assert from_hf_config(new, "qwen3-30b-a3b") == from_hf_config(old, "qwen3-30b-a3b")
+
+
 def test_granite_has_the_size_in_its_name():
     spec = from_hf_config(GRANITE, "granite-3.1-3b-a800m")
     assert p.total_params(spec) == pytest.approx(3.3e9, rel=0.01)
