@@ -1,4 +1,4 @@
-"""The reports that the repository ships: each is made by one entry of ``reports/reports.yaml``, and made again by it."""
+"""The reports that the repository ships: an entry of ``reports/reports.yaml`` makes each, and makes it again."""
 
 from __future__ import annotations
 

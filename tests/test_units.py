@@ -25,7 +25,7 @@ def test_quantities_become_si(text, dimension, value):
     "text", ["64", "", " ", "GiB", "64 gib", "-1 GiB", "1e400 GiB", "nan GiB", "1 GiB/s", "1 2 GiB", 64, None, True]
 )
 def test_what_is_no_quantity_is_refused_with_an_example(text):
-    with pytest.raises(ValueError, match="24 GiB|finite and not negative"):
+    with pytest.raises(ValueError, match=r"24 GiB|finite and not negative"):
         parse(text, "bytes")
 
 

@@ -11,7 +11,7 @@ from moesim.cli.console import set_flags
 from moesim.version import __version__
 
 app = typer.Typer(
-    help="Simulate mixture-of-experts inference with expert offloading: how fast, limited by what, and what would help.",
+    help="Simulate mixture-of-experts inference with expert offloading: how fast, limited by what, what would help.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -134,7 +134,7 @@ def show_policy(name: NameArgument, as_json: JsonOption = False) -> None:
     if not families:
         known = {other for family in api.FAMILIES for other in api.names(family)}
         raise PolicyError.of("", f"unknown policy {name!r}", nearest(name, known))
-    shown = []
+    shown: list[dict[str, Any]] = []
     for family in families:
         module = api.load(family, name).module
         fields = module.Params.model_fields

@@ -39,12 +39,12 @@ CONSTANTS = (
 
 
 def _ceil(value: Floats, tile: int) -> Floats:
-    return np.ceil(value / tile) * tile
+    return np.asarray(np.ceil(value / tile) * tile)
 
 
 def _seen(work: Work) -> Floats:
     """Positions that the last query sees: all, or the window's."""
-    return np.where(work["window"] > 0, np.minimum(work["seq"], work["window"]), work["seq"])
+    return np.asarray(np.where(work["window"] > 0, np.minimum(work["seq"], work["window"]), work["seq"]))
 
 
 def decode_terms(work: Work, peaks: Peaks, constants: Constants) -> Terms:
@@ -60,7 +60,12 @@ def decode_terms(work: Work, peaks: Peaks, constants: Constants) -> Terms:
     )
     items = np.ceil(batch * kv_heads * np.ceil(group / _TILE) / peaks.sms)
     walk = constants["per_item"] * items + constants["per_position"] * np.minimum(seen, _UNDIVIDED)
-    return {"launch": np.full(reads.shape, constants["launch"]), "blocks": walk, "KV cache": reads, "arithmetic": compute}
+    return {
+        "launch": np.full(reads.shape, constants["launch"]),
+        "blocks": walk,
+        "KV cache": reads,
+        "arithmetic": compute,
+    }
 
 
 def causal_pairs(seq: Floats, window: Floats) -> Floats:
@@ -82,7 +87,12 @@ def prefill_terms(work: Work, peaks: Peaks, constants: Constants) -> Terms:
         constants["sharpness"],
     )
     walk = constants["per_item"] * blocks / peaks.sms + constants["per_position"] * _seen(work)
-    return {"launch": np.full(reads.shape, constants["launch"]), "blocks": walk, "KV cache": reads, "arithmetic": compute}
+    return {
+        "launch": np.full(reads.shape, constants["launch"]),
+        "blocks": walk,
+        "KV cache": reads,
+        "arithmetic": compute,
+    }
 
 
 DECODE = Form("attention_decode", CONSTANTS, decode_terms)

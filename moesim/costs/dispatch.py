@@ -3,14 +3,14 @@
 Normal kernels (throughput), on ``sms`` streaming multiprocessors:
 ``t = launch + (K^p + N^p)^(1/p)``
 
-- ``K = T (H (1 + r R) + token) / (sms * per_sm)``: copying; every token is read once (H values) and written once for each
-  of the R GPUs that hold one of its experts, at a relative cost r; ``token`` is bookkeeping, in values.
+- ``K = T (H (1 + r R) + token) / (sms * per_sm)``: copying; every token is read once (H values) and written once for
+  each of the R GPUs that hold one of its experts, at a relative cost r; ``token`` is bookkeeping, in values.
 - ``N = T H R w (G-1)/G / (share L)``: w bytes per value over the link L; G GPUs.
 
 Low-latency kernels: ``t = ((launch + experts * per_expert + H * per_value)^p + (T k H w / (share L))^p)^(1/p)``: one
 message for each (token, expert), a counter polled for each expert.
 
-T tokens of this GPU, k experts per token, and with uniform routing over E experts ``R = G (1 - C(E - E/G, k) / C(E, k))``.
+T tokens of this GPU, k experts per token; with uniform routing over E experts ``R = G (1 - C(E - E/G, k) / C(E, k))``.
 w = 1 in dispatch of low-latency kernels (fp8), else 2. Assumes one node. Source of the constants:
 ``moesim.hardware.fits``.
 """

@@ -152,15 +152,15 @@ def shorten(state: Ints, queue: int, most_bytes: int) -> None:
 
 
 # ---- A binary heap over keys 0 .. n-1, smallest (rank, tie) first --------------------------------------------------
-# layout: [0] n, [1] how many keys are in it, then n triples (rank, tie, key) in the heap's order, then a block of n:
-# each key's place in the heap (-1: not in)
+# layout: [0] n, [1] how many keys are in it, then four blocks of n: the heap, each key's place in it (-1: not in),
+# each key's rank, each key's tie
 
 
 def empty_heap(num_keys: int, more: int = 0) -> NDArray[np.int64]:
     """A heap that holds none of ``num_keys`` keys yet, and ``more`` zeros behind it."""
     state = np.zeros(2 + 4 * num_keys + more, dtype=np.int64)
     state[0] = num_keys
-    state[2 + 3 * num_keys : 2 + 4 * num_keys] = -1
+    state[2 + num_keys : 2 + 2 * num_keys] = -1
     return state
 
 
@@ -170,28 +170,31 @@ def heap_end(state: Ints) -> int:
 
 
 def heap_rank(state: Ints, key: int) -> int:
-    """The rank of a key that is in the heap."""
-    return state[2 + 3 * state[2 + 3 * state[0] + key]]
+    """The rank with which a key was last put."""
+    return state[2 + 2 * state[0] + key]
 
 
 def heap_put(state: Ints, key: int, rank: int, tie: int) -> None:
     """Insert a key, or give it a new rank."""
-    place = state[2 + 3 * state[0] + key]
+    n = state[0]
+    place = state[2 + n + key]
     if place < 0:
         place = state[1]
         state[1] += 1
-    _settle(state, place, rank, tie, key)
+    state[2 + 2 * n + key] = rank
+    state[2 + 3 * n + key] = tie
+    _settle(state, place, key)
 
 
 def heap_remove(state: Ints, key: int) -> None:
     """Take a key out of the heap."""
-    places = 2 + 3 * state[0]
-    place = state[places + key]
-    state[places + key] = -1
+    n = state[0]
+    place = state[2 + n + key]
+    state[2 + n + key] = -1
     state[1] -= 1
-    last = 2 + 3 * state[1]
-    if state[last + 2] != key:
-        _settle(state, place, state[last], state[last + 1], state[last + 2])
+    last = state[2 + state[1]]
+    if last != key:
+        _settle(state, place, last)
 
 
 def smallest_unlocked(state: Ints, locked: Ints) -> int:
@@ -202,15 +205,15 @@ def smallest_unlocked(state: Ints, locked: Ints) -> int:
     best = -1
     place = 0
     while place < state[1]:
-        at = 2 + 3 * place
-        if not locked[state[at + 2]]:
-            if best < 0 or _before(state[at], state[at + 1], state[best], state[best + 1]):
-                best = at
+        key = state[2 + place]
+        if not locked[key]:
+            if best < 0 or _before(state, key, best):
+                best = key
         elif 2 * place + 1 < state[1]:
             place = 2 * place + 1
             continue
         place = _next_in_heap(place, state[1])
-    return state[best + 2] if best >= 0 else -1
+    return best
 
 
 def _next_in_heap(place: int, count: int) -> int:
@@ -222,40 +225,38 @@ def _next_in_heap(place: int, count: int) -> int:
     return count
 
 
-def _before(rank: int, tie: int, other_rank: int, other_tie: int) -> bool:
-    return rank < other_rank or (rank == other_rank and tie < other_tie)
+def _before(state: Ints, a: int, b: int) -> bool:
+    n = state[0]
+    rank_a, rank_b = state[2 + 2 * n + a], state[2 + 2 * n + b]
+    if rank_a != rank_b:
+        return rank_a < rank_b
+    return state[2 + 3 * n + a] < state[2 + 3 * n + b]
 
 
-def _settle(state: Ints, place: int, rank: int, tie: int, key: int) -> None:
+def _settle(state: Ints, place: int, key: int) -> None:
     """Put ``key`` at ``place`` and let it rise or sink to where it belongs."""
-    count, places = state[1], 2 + 3 * state[0]
+    n, count = state[0], state[1]
     while place > 0:
-        above = (place - 1) // 2
-        at = 2 + 3 * above
-        if not _before(rank, tie, state[at], state[at + 1]):
+        parent = state[2 + (place - 1) // 2]
+        if not _before(state, key, parent):
             break
-        _move(state, places, at, place)
-        place = above
-    while 2 * place + 1 < count:
-        below = 2 * place + 1
-        at = 2 + 3 * below
-        if below + 1 < count and _before(state[at + 3], state[at + 4], state[at], state[at + 1]):
-            below += 1
-            at += 3
-        if not _before(state[at], state[at + 1], rank, tie):
+        state[2 + place] = parent
+        state[2 + n + parent] = place
+        place = (place - 1) // 2
+    while True:
+        child = 2 * place + 1
+        if child >= count:
             break
-        _move(state, places, at, place)
-        place = below
-    at = 2 + 3 * place
-    state[at], state[at + 1], state[at + 2] = rank, tie, key
-    state[places + key] = place
-
-
-def _move(state: Ints, places: int, at: int, place: int) -> None:
-    """The key whose triple begins ``at`` goes to ``place``."""
-    to, key = 2 + 3 * place, state[at + 2]
-    state[to], state[to + 1], state[to + 2] = state[at], state[at + 1], key
-    state[places + key] = place
+        if child + 1 < count and _before(state, state[2 + child + 1], state[2 + child]):
+            child += 1
+        smaller = state[2 + child]
+        if not _before(state, smaller, key):
+            break
+        state[2 + place] = smaller
+        state[2 + n + smaller] = place
+        place = child
+    state[2 + place] = key
+    state[2 + n + key] = place
 
 
 # ---- The kept keys of a policy that scores them, and where the model is --------------------------------------------

@@ -30,6 +30,16 @@ def times(ratio: float | None) -> str:
     return UNDEFINED if ratio is None else f"{ratio:.2f}×"
 
 
+def slower(ratio: float) -> str:
+    """``1.068`` -> ``"6.8 % slower"``, ``2.31`` -> ``"2.31× as slow"``: a ratio of times above 1."""
+    return f"{100 * (ratio - 1):.1f} % slower" if ratio < 2 else f"{times(ratio)} as slow"
+
+
+def interval(bounds: tuple[float, float] | None) -> str:
+    """``(1.036, 1.096)`` -> ``"1.036–1.096"``."""
+    return UNDEFINED if bounds is None else f"{bounds[0]:.3f}–{bounds[1]:.3f}"
+
+
 def count(value: int | None) -> str:
     """``1234567`` -> ``"1,234,567"``."""
     return UNDEFINED if value is None else f"{value:,}"
@@ -76,6 +86,7 @@ FILTERS: Mapping[str, Callable[..., str]] = {
     "percent": percent,
     "number": number,
     "times": times,
+    "interval": interval,
     "count": count,
     "bytes": size,
     "seconds": format_seconds,

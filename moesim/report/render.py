@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -36,6 +37,18 @@ def _environment() -> jinja2.Environment:
 def render(template: str, **content: Any) -> str:
     """A template of this package, filled."""
     return _environment().get_template(template).render(**content)
+
+
+def split_warning(warning: str) -> tuple[str, str]:
+    """``"stand-in: the routing …"`` -> its subject, and what is said about it."""
+    subject, colon, told = warning.partition(": ")
+    return (subject, told) if colon and len(subject) < 40 else ("", warning)
+
+
+def given(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without the keys that say nothing."""
+    items = {key: given(item) if isinstance(item, Mapping) else item for key, item in settings.items()}
+    return {key: item for key, item in items.items() if item not in (None, "", [], {})}
 
 
 def write_report(saved: Path, out: Path) -> None:

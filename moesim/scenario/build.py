@@ -121,6 +121,7 @@ def build(file: ScenarioFile) -> Built:
     steps = parts.load(("workload",), lambda: steps_of(trace, split, scenario))
     parts.stop_at_faults()
     assert steps is not None
+    warm = parts.load((), lambda: warmup_steps(steps, trace, split))
     visits = visits_of(trace, steps)
     sizes = np.full(visits.num_keys, parameters.expert_bytes(model, precisions.experts), dtype=np.int64)
     memory = parts.load((), lambda: _memory(scenario, model, node, precisions, steps, trace, sizes))
@@ -137,6 +138,7 @@ def build(file: ScenarioFile) -> Built:
     parts.stop_at_faults()
     assert candidates is not None
     assert times is not None
+    assert warm is not None
     host = None
     if memory.host_experts is not None:
         host = TierSetup(chosen["host_caching"], memory.host_experts, False, uses)
@@ -151,7 +153,7 @@ def build(file: ScenarioFile) -> Built:
         link=scenario.policies.link,
         candidates=candidates,
         on_miss=chosen["on_miss"],
-        warmup_steps=warmup_steps(steps, trace, split),
+        warmup_steps=warm,
     )
     return Built(
         file=file,

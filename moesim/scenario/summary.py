@@ -1,4 +1,4 @@
-"""From what a run left behind to its :class:`Result`. Every number is derived here, afterwards; nothing is simulated."""
+"""From what a run left behind to its :class:`Result`. Every number is derived here; nothing is simulated."""
 
 from __future__ import annotations
 

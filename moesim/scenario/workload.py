@@ -103,8 +103,16 @@ def steps_of(trace: RoutingTrace, split: Split, scenario: Scenario) -> Steps:
 
 
 def warmup_steps(steps: Steps, trace: RoutingTrace, split: Split) -> int:
-    """Steps until the last warm-up request is done."""
-    if not split.warmup:
-        return 0
+    """Steps until the last warm-up request is done.
+
+    Raises:
+        ScenarioError: no step is left after it.
+    """
     of_row = np.isin(np.asarray(trace.request)[steps.row], split.warmup)
-    return int(np.searchsorted(steps.row_start, np.flatnonzero(of_row).max(), side="right"))
+    if not of_row.any():
+        return 0
+    count = int(np.searchsorted(steps.row_start, np.flatnonzero(of_row).max(), side="right"))
+    if count == steps.num_steps:
+        told = "the warm-up lasts until the last step, so nothing is left to score"
+        raise ScenarioError.of("workload.warmup_requests", told, "more requests, or a smaller batch")
+    return count

@@ -1,4 +1,4 @@
-"""Fitting a form's constants: ``min over x of mean rho(log model - log measured) + pull * |x - x0|^2``, x = log constants.
+"""Fitting constants: ``min over x of mean rho(log model - log measured) + (pull |x - x0|)^2``, x = log constants.
 
 rho is soft L1 with scale 0.1, so that a few rows of another regime don't bend the rest. The pull keeps constants that
 the rows don't determine: towards the class's where the class is known, the stronger the fewer shapes there are, as if
@@ -20,7 +20,7 @@ SCALE = 0.1
 #: Most rows of a group that a fit looks at.
 ROWS = 4000
 #: Strength of the pull: residual spread over spread of constants between GPUs, both as logarithms.
-PULL = 0.1 / 0.3
+PULL = 0.1 / 0.15
 _WEAK = 0.002
 
 
@@ -47,9 +47,7 @@ class Sample:
         return Sample(work, self.peaks, self.seconds[chosen], self.shape[chosen])
 
 
-def fit_constants(
-    form: Form, samples: Sequence[Sample], towards: Mapping[str, float] | None = None
-) -> Fitted:
+def fit_constants(form: Form, samples: Sequence[Sample], towards: Mapping[str, float] | None = None) -> Fitted:
     """The constants that fit the samples (several GPUs: those of the class).
 
     Args:

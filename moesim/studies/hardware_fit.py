@@ -106,7 +106,7 @@ def all_constants(groups: Sequence[Measured]) -> dict[FitKey, dict[str, float]]:
 
 
 def fit(
-    tables: Mapping[str, Path], stats: Path | None = None, progress: Callable[[str], None] = lambda name: None
+    tables: Mapping[str, Path], stats: Path | None = None, progress: Callable[[str], None] = lambda _: None
 ) -> dict[str, FitCard]:
     """Cards of fitted constants, by name: one for each GPU in the tables, and the class's.
 
@@ -197,7 +197,7 @@ def fit_card_text(card: FitCard, form_of: Mapping[str, Form]) -> str:
         entry["fitted_range"] = {name: [_plain(low), _plain(high)] for name, (low, high) in fit.fitted_range.items()}
         entries.append(entry)
     content = {"name": card.name, "title": card.title, "fits": entries}
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
 
 
 def _plain(value: float) -> float | int:

@@ -45,6 +45,16 @@ class Shell:
             code = int(stop.code or 0)
         return (code, *self.streams.readouterr())
 
+    def refused(self, *arguments: str) -> str:
+        """What a command says when it refuses its input, as every command must."""
+        before = self.files()
+        code, out, err = self(*arguments)
+        assert (code, out) == (2, ""), err
+        assert "Traceback" not in err
+        assert "bug in moesim" not in err
+        assert self.files() == before
+        return err
+
     def write(self, name: str, content: str | bytes) -> str:
         """Put a file into the folder."""
         data = content.encode() if isinstance(content, str) else content

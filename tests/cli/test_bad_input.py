@@ -1,28 +1,14 @@
 """Bad input: one clear message (place, cause, what to try) on stderr, exit code 2, no traceback, nothing written."""
 
-import io
 import os
 import subprocess
 import sys
-import zipfile
 
-import numpy as np
 import pytest
 
 from moesim.documents.plain_yaml import MAX_DEPTH
 
 HARDWARE = "desktop-rtx3060-ddr4-32g-nvme3"
-
-
-def refused(moesim, *arguments):
-    """What a command says when it refuses its input."""
-    before = moesim.files()
-    code, out, err = moesim(*arguments)
-    assert (code, out) == (2, ""), err
-    assert "Traceback" not in err
-    assert "bug in moesim" not in err
-    assert moesim.files() == before
-    return err
 
 
 #: Name: (what stands in the scenario, what to put there instead, parts of what is said).
@@ -128,7 +114,7 @@ def test_a_wrong_scenario_is_told_by_line(moesim, case):
     assert old in text
     moesim.write("scenario.yaml", text.replace(old, new))
     for command in (["check"], ["run", "--no-report"]):
-        err = refused(moesim, *command, "scenario.yaml")
+        err = moesim.refused(*command, "scenario.yaml")
         assert [part for part in parts if part not in err] == []
 
 
@@ -155,19 +141,19 @@ FILES = {
 @pytest.mark.parametrize("case", FILES)
 def test_a_file_that_is_no_scenario(moesim, case):
     content, part = FILES[case]
-    assert part in refused(moesim, "run", moesim.write("x.yaml", content))
+    assert part in moesim.refused("run", moesim.write("x.yaml", content))
 
 
 def test_all_faults_of_a_file_are_told_at_once_in_its_order(moesim):
     moesim.write("x.yaml", "model: 1\ntrace: {fil: a}\nhardware: []\npolicies: {scope: all}\nseed: x\nfoo: 1\n")
-    err = refused(moesim, "check", "x.yaml")
+    err = moesim.refused("check", "x.yaml")
     lines = [line.split(": ")[0] for line in err.splitlines() if line.startswith("x.yaml")]
     assert lines == [f"x.yaml:{line}" for line in (1, 2, 2, 3, 4, 5, 6)]
 
 
 def test_all_unknown_names_are_told_at_once(moesim):
     moesim.write("x.yaml", "model: a\ntrace: b.npz\nhardware: c\npolicies: {caching: d, prefetch: e, on_miss: f}\n")
-    err = refused(moesim, "check", "x.yaml")
+    err = moesim.refused("check", "x.yaml")
     places = ("model", "hardware", "trace.file", "policies.caching", "policies.prefetch", "policies.on_miss")
     assert [place for place in places if f" {place}: " not in err] == []
 
@@ -197,7 +183,7 @@ SETTINGS = {
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting[:40])
 def test_a_wrong_setting_is_told_as_it_was_typed(moesim, setting):
-    assert SETTINGS[setting] in refused(moesim, "run", "scenario.yaml", "--set", setting)
+    assert SETTINGS[setting] in moesim.refused("run", "scenario.yaml", "--set", setting)
 
 
 COMMANDS = {
@@ -246,88 +232,12 @@ COMMANDS = {
 
 @pytest.mark.parametrize("arguments", COMMANDS, ids=lambda arguments: " ".join(arguments)[:60])
 def test_a_wrong_command_line(moesim, arguments):
-    assert COMMANDS[arguments] in refused(moesim, *arguments)
-
-
-def archive(**arrays):
-    data = io.BytesIO()
-    np.savez(data, **arrays)
-    return data.getvalue()
-
-
-def damaged(case, sound):
-    """The bytes of a trace that something has happened to."""
-    with np.load(io.BytesIO(sound)) as file:
-        arrays = dict(file)
-    if case == "truncated":
-        return sound[: len(sound) // 2]
-    if case == "pickled":
-        return archive(experts=np.array([{}], dtype=object))
-    if case == "no experts":
-        return archive(**{name: array for name, array in arrays.items() if name != "experts"})
-    if case == "a bomb":
-        data = io.BytesIO()
-        with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as file, file.open("experts.npy", "w") as stream:
-            for _ in range(300):
-                stream.write(bytes(2**20))
-        return data.getvalue()
-    changed = {
-        "wrong dtype": {"experts": arrays["experts"].astype(np.float64)},
-        "id out of range": {"experts": np.full_like(arrays["experts"], 200)},
-        "wrong length": {"request": arrays["request"][1:]},
-        "newer format": {"format": np.array("moesim-trace/9")},
-        "card is no JSON": {"card": np.array("[" * 100_000)},
-    }
-    return archive(**arrays | changed[case])
-
-
-TRACES = {
-    "truncated": "is not a sound .npz archive",
-    "pickled": "never loaded",
-    "no experts": "experts",
-    "a bomb": "archive bomb",
-    "wrong dtype": "experts: must be uint8",
-    "id out of range": "200 is no expert",
-    "wrong length": "request: must have the shape",
-    "newer format": "newer moesim",
-    "card is no JSON": "card: is not JSON",
-}
-
-
-@pytest.mark.parametrize("case", TRACES)
-def test_a_damaged_trace(moesim, case):
-    moesim.write("trace.npz", damaged(case, (moesim.folder / "trace.npz").read_bytes()))
-    for arguments in (
-        ["run", "scenario.yaml"],
-        ["replay", "trace.npz", "--capacity", "1GiB"],
-        ["trace", "info", "trace.npz"],
-    ):
-        assert TRACES[case] in refused(moesim, *arguments)
-
-
-RESULTS = {
-    "truncated": (lambda text: text[:3000], "is not JSON"),
-    "empty": (lambda _: "", "is not JSON"),
-    "a list": (lambda _: "[1]", "is not a moesim result"),
-    "newer": (lambda text: text.replace('"schema_version": "', '"schema_version": "9'), "run the scenario again"),
-    "text for a number": (lambda text: text.replace('\n "seed": 0', '\n "seed": "a"'), "is damaged at seed"),
-    "unknown key": (lambda text: text.replace('\n "seed": 0', '\n "seed": 0, "x": 1'), "is damaged at x"),
-    "5000 digits": (lambda text: text.replace('"seed": 0', f'"seed": {"9" * 5000}', 1), "is not JSON"),
-}
-
-
-@pytest.mark.parametrize("case", RESULTS)
-def test_a_damaged_result(moesim, case):
-    assert moesim("run", "scenario.yaml", "--no-report", "--no-study", "--out", "done")[0] == 0
-    change, part = RESULTS[case]
-    path = moesim.folder / "done" / "result.json"
-    path.write_text(change(path.read_text()))
-    assert part in refused(moesim, "report", "done")
+    assert COMMANDS[arguments] in moesim.refused(*arguments)
 
 
 def test_a_device_is_never_replaced_by_an_output(moesim):
     assert moesim("run", "scenario.yaml", "--no-report", "--no-study", "--out", "done")[0] == 0
-    assert "is a device, not a file" in refused(moesim, "report", "done", "--out", "/dev/null")
+    assert "is a device, not a file" in moesim.refused("report", "done", "--out", "/dev/null")
 
 
 def test_debug_shows_the_traceback_and_keeps_the_exit_code(moesim):
@@ -341,7 +251,7 @@ def test_names_with_spaces_quotes_and_letters_of_any_script(moesim):
     moesim.write(odd, (moesim.folder / "scenario.yaml").read_bytes())
     code, out, _ = moesim("check", odd)
     assert (code, out.startswith(f"{odd}: ok")) == (0, True)
-    assert f"{odd}:9: " in refused(moesim, "check", moesim.write(odd, "model: m\n" + "#\n" * 7 + "seed: x\n"))
+    assert f"{odd}:9: " in moesim.refused("check", moesim.write(odd, "model: m\n" + "#\n" * 7 + "seed: x\n"))
 
 
 def spawn(moesim, *arguments, **options):

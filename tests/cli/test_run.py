@@ -71,7 +71,7 @@ def test_a_parameter_is_set_on_the_short_form(moesim):
 
 def test_the_same_seed_gives_the_same_bytes_in_every_process(moesim):
     settings = ["--set", "policies.prefetch={name: next-gate, accuracy: 0.7}", "--seed", "3"]
-    command = [sys.executable, "-m", "moesim", "run", "scenario.yaml", "--no-report", "--json", *settings]
+    command = [sys.executable, "-m", "moesim", "run", "scenario.yaml", *BRIEF, "--json", *settings]
     first, second = (
         subprocess.run(
             command, cwd=moesim.folder, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
@@ -79,7 +79,7 @@ def test_the_same_seed_gives_the_same_bytes_in_every_process(moesim):
         for seed in ("1", "2")
     )
     assert first == second
-    assert first != moesim("run", "scenario.yaml", "--no-report", "--json", *settings[:-1], "4")[1].encode()
+    assert first != moesim("run", "scenario.yaml", *BRIEF, "--json", *settings[:-1], "4")[1].encode()
 
 
 def test_check_builds_and_writes_nothing(moesim):

@@ -73,14 +73,8 @@ def test_a_setting_that_replaces_a_mapping_hides_its_lines(tmp_path):
     place = str(tmp_path / "s.yaml")
     assert faults(tmp_path / "s.yaml")[0][0] == f"{place}:9: workload.batch"
     assert faults(tmp_path / "s.yaml", "workload={batch: -1}")[0][0] == "--set workload={batch: -1}: workload.batch"
-    assert (
-        faults(tmp_path / "s.yaml", "workload.requests=0")
-        == [
-            (f"{place}:9: workload.batch", "input should be greater than or equal to 1 (got 0)", ""),
-            ("--set workload.requests=0: workload.requests", "input should be greater than or equal to 1 (got 0)", ""),
-        ]
-        or len(faults(tmp_path / "s.yaml", "workload.requests=0")) == 2
-    )
+    places = {fault[0] for fault in faults(tmp_path / "s.yaml", "workload.requests=0")}
+    assert places == {f"{place}:9: workload.batch", "--set workload.requests=0: workload.requests"}
 
 
 def test_a_mapping_has_no_lines_and_still_places():

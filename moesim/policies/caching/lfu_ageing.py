@@ -26,7 +26,7 @@ class Params(PolicyParams):
 
 
 def initial_state(params: Params, context: CacheContext):
-    """A heap by (rank, last promotion); behind it the rules, then each key's activations and last promotion (-1: out)."""
+    """A heap by (rank, last promotion); behind it the rules, each key's activations, its last promotion (-1: out)."""
     n = context.num_keys
     state = empty_heap(n, more=RULES + 2 * n)
     rules = 2 + 4 * n

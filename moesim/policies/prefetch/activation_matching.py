@@ -38,12 +38,12 @@ def candidates(params, visits, trace, rng):
     chosen = Chosen(visits, params.budget)
     for step in range(steps.num_steps):
         rows = np.arange(steps.row_start[step], steps.row_start[step + 1])
-        scores = 0.0
+        scores = np.zeros((visits.num_layers, params.horizon * visits.num_experts))
         for id_ in dict.fromkeys(request[rows].tolist()):
             before = running.get(id_, np.zeros((visits.num_layers, visits.num_experts), dtype=np.float32))
             now = running[id_] = before + _activations(experts[rows[request[rows] == id_]], visits.num_experts)
             if memory.size:
-                scores = scores + memory.follow_ups(memory.nearest(before, now), params.horizon)
+                scores += memory.follow_ups(memory.nearest(before, now), params.horizon)
         if memory.size and visits.num_layers > 1:
             chosen.add(step, np.arange(visits.num_layers), params.horizon, scores)
         for id_ in dict.fromkeys(request[rows].tolist()):

@@ -14,7 +14,7 @@ from moesim.report import formats
 from moesim.report.figures import bottleneck, layers, time
 from moesim.report.figures.canvas import draw
 from moesim.report.figures.palette import EVIDENCE
-from moesim.report.render import render
+from moesim.report.render import given, render, split_warning
 from moesim.results import Result, load_result
 from moesim.results.result import Bound, Distribution
 from moesim.units import format_seconds
@@ -88,7 +88,7 @@ def render_run(result: Result) -> str:
         question=result.question or "How fast is this, and what limits it?",
         answer=answer(result),
         headline=headline(result),
-        warnings=[_split_warning(warning) for warning in result.warnings],
+        warnings=[split_warning(warning) for warning in result.warnings],
         breakdown=breakdown(result),
         figures=figures(result),
         bounds=[(bound, STATUS[bound.status], _distance(bound)) for bound in result.bounds],
@@ -97,7 +97,7 @@ def render_run(result: Result) -> str:
         prefetch=prefetch_fates(result),
         evidence_shares=[(kind, result.evidence_shares[kind]) for kind in EVIDENCE if kind in result.evidence_shares],
         inputs=inputs(result),
-        scenario=yaml.safe_dump(_given(result.scenario), sort_keys=False, allow_unicode=True, width=100),
+        scenario=yaml.safe_dump(given(result.scenario), sort_keys=False, allow_unicode=True, width=100),
     )
 
 
@@ -249,17 +249,5 @@ def inputs(result: Result) -> Mapping[str, Sequence[tuple[str, str]]]:
     }
 
 
-def _split_warning(warning: str) -> tuple[str, str]:
-    """``"stand-in: the routing …"`` -> its subject, and what is said about it."""
-    subject, colon, told = warning.partition(": ")
-    return (subject, told) if colon and len(subject) < 40 else ("", warning)
-
-
 def _distance(bound: Bound) -> float | None:
     return bound.ours / bound.value if bound.value else None
-
-
-def _given(scenario: Mapping[str, Any]) -> dict[str, Any]:
-    """A scenario without the keys that say nothing."""
-    items = {key: _given(item) if isinstance(item, Mapping) else item for key, item in scenario.items()}
-    return {key: item for key, item in items.items() if item not in (None, "", [], {})}

@@ -7,6 +7,8 @@ all their pairs (``OLD_RELEASES``; below :data:`FEW_PAIRS` pairs per expert, see
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -101,7 +103,7 @@ def _shares(table: Table, stats: Table | None, prepared: Prepared) -> Floats:
         keys, count = group_codes([column[rows] for column in numbers])
         order = np.argsort(keys, kind="stable")
         bounds = np.searchsorted(keys[order], np.arange(count + 1))
-        for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+        for start, end in pairwise(bounds.tolist()):
             members = rows[order[start:end]]
             tokens, experts, topk, ranks = (int(column[members[0]]) for column in numbers)
             found = listed.get((tokens, experts, topk, ranks))
@@ -147,4 +149,3 @@ MOE_LAYER = Kind(
     slices=_slices,
     range_columns=("tokens", "hidden", "width", "local_experts", "topk"),
 )
-

@@ -1,0 +1,3 @@
+"""stub"""
+FILE="trace.json"
+def render_trace(x): return ""
