@@ -42,7 +42,7 @@ _EXAMPLE = {
     "money_rate": "0.40 USD/h",
     "io_rate": "600 kIOPS",
 }
-_PATTERN = re.compile(r"\s*([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(\S.*?)?\s*$")
+_PATTERN = re.compile(r"\s*([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(\S.*?)?\s*$", re.ASCII)
 
 
 def parse(text: Any, dimension: str) -> float:

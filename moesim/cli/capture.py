@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from moesim.cli.console import out, progress
+from moesim.cli.console import out, output_file, progress
 from moesim.documents import read_text
-from moesim.errors import FileError, TraceError
+from moesim.errors import TraceError
 
 if TYPE_CHECKING:
     from moesim.traces.capture import Request
@@ -49,15 +49,13 @@ def capture(
         raise TraceError.of("moesim trace capture", told, "pip install 'moesim[capture]'") from None
     from moesim.traces import Domain, save_trace
 
-    if output.is_dir():
-        raise FileError.of(str(output), "is a directory", "name a file, as in -o trace.npz")
     try:
         tokenizer = AutoTokenizer.from_pretrained(model)
         loaded = AutoModelForCausalLM.from_pretrained(model, dtype="auto").eval()
     except (OSError, ValueError) as error:
         raise TraceError.of(model, f"can't be loaded: {str(error).splitlines()[0]}", "check the name or path") from None
     domains = list(dict.fromkeys(domain for _, domain in entries if domain))
-    with progress("recording"):
+    with output_file(output), progress("recording"):
         trace = record(
             loaded,
             [_request(tokenizer, text, domain, domains, new_tokens) for text, domain in entries],
@@ -67,10 +65,9 @@ def capture(
             lookahead=dict.fromkeys(range(1, lookahead + 1), 1),
             domains=[Domain(name=domain) for domain in domains],
         )
-    if Path(model).is_dir():
-        trace = replace(trace, card=trace.card.model_copy(update={"model": Path(model).resolve().name}))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    save_trace(trace, output)
+        if Path(model).is_dir():
+            trace = replace(trace, card=trace.card.model_copy(update={"model": Path(model).resolve().name}))
+        save_trace(trace, output)
     shape = f"{trace.num_tokens} tokens, {trace.num_layers} layers, top {trace.top_k} of {trace.num_experts}"
     out().print(f"wrote {output}: {shape}", markup=False)
 

@@ -73,6 +73,25 @@ def show_model(name: NameArgument, as_json: JsonOption = False) -> None:
     print_table(["quantity", "value"], [[key, f"{value:,}"] for key, value in counts.items()])
 
 
+@models.command("import")
+def import_model(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.json", help="A Hugging Face config.json.")],
+    name: Annotated[str, typer.Option(help="The card's name.")],
+    output: Annotated[Path | None, typer.Option("--out", "-o", help="Write the card here; default: print it.")] = None,
+) -> None:
+    """Make a language-model card from a Hugging Face configuration."""
+    from moesim.models.importer import from_hf_config, read_hf_config, to_card
+    from moesim.results.result import write_text
+
+    card = to_card(from_hf_config(read_hf_config(config), name))
+    if output is None:
+        sys.stdout.write(card)
+        return
+    with output_file(output):
+        write_text(output, card)
+    out().print(f"wrote {output}", markup=False)
+
+
 @hardware.command("list")
 def list_hardware(as_json: JsonOption = False) -> None:
     """Every hardware card, by family."""

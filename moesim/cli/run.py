@@ -69,7 +69,7 @@ def _rendered(done: Run, result: Result) -> dict[str, str]:
     from moesim.engine.timeline import chrome_trace
     from moesim.report import render_run
 
-    layers = done.built.model.moe_layer_indices
+    layers = done.built.parts.model.moe_layer_indices
     timeline = chrome_trace(done.built.setup, done.outcome, max_steps=TIMELINE_STEPS, layers=layers)
     as_text = json.dumps(timeline, allow_nan=False, separators=(",", ":"))
     return {"report.html": render_run(result), "timeline.json": as_text}
@@ -83,7 +83,7 @@ def check(scenario: ScenarioArgument, set_: SetOption = None, seed: SeedOption =
     built = build(load_scenario(scenario, _settings(set_, seed)))
     visits = built.setup.visits
     out().print(
-        f"{scenario}: ok: {built.model.name} on {built.node.name}, {visits.steps.num_steps} steps, "
+        f"{scenario}: ok: {built.parts.model.name} on {built.parts.node.name}, {visits.steps.num_steps} steps, "
         f"{len(visits.lookup_key)} lookups",
         markup=False,
     )

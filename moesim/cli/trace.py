@@ -1,4 +1,4 @@
-"""``moesim trace``: look at routing traces, import them, capture them."""
+"""``moesim trace``: look at routing traces, report on them, import them, capture them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from moesim.cli.console import JsonOption, out, output_file, print_json, print_table
+from moesim.cli.console import JsonOption, out, output_file, output_folder, print_json, print_table, progress
 from moesim.errors import TraceError
 
-app = typer.Typer(help="Routing traces: info, import, capture.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Routing traces: info, report, import, capture.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.command()
@@ -43,6 +43,33 @@ def info(
     else:
         rows = [[name, *(_number(value, 3) for value in values)] for name, values in side_by_side(found, phase)]
         print_table([phase, *(info.name for info in found)], rows)
+
+
+@app.command()
+def report(
+    traces: Annotated[list[Path], typer.Argument(metavar="TRACE...", help="moesim traces, or neutral .npz files.")],
+    out_dir: Annotated[Path, typer.Option("--out", help="The folder to write trace.json and report.html to.")],
+) -> None:
+    """Write one page about a trace, or about several side by side."""
+    from moesim.report import render_trace
+    from moesim.results.result import write_text
+    from moesim.results.trace_figures import saved_traces
+    from moesim.studies.replay import load_any_trace
+    from moesim.studies.trace_info import describe
+
+    described = []
+    with output_folder(out_dir) as folder:
+        with progress("describing", total=len(traces)) as bar:
+            for path in traces:
+                trace = load_any_trace(path)
+                info = describe(trace, curve_policies=("lru", "belady")).to_dict()
+                described.append({"card": trace.card.model_dump(mode="json"), **info})
+                bar.advance(bar.task_ids[0])
+        saved = saved_traces(described)
+        outputs = {"trace.json": saved.to_json(), "report.html": render_trace(saved)}
+        for name, text in outputs.items():
+            write_text(folder / name, text)
+    out().print("wrote " + ", ".join(str(folder / name) for name in outputs), markup=False)
 
 
 @app.command("import")

@@ -71,7 +71,7 @@ def decode_terms(work: Work, peaks: Peaks, constants: Constants) -> Terms:
 def causal_pairs(seq: Floats, window: Floats) -> Floats:
     """(query, key) pairs of a causal mask: ``s(s+1)/2``, or ``ws - w(w-1)/2`` with a window w < s."""
     near = np.where(window > 0, np.minimum(window, seq), seq)
-    return near * seq - near * (near - 1) / 2
+    return np.asarray(near * seq - near * (near - 1) / 2)
 
 
 def prefill_terms(work: Work, peaks: Peaks, constants: Constants) -> Terms:

@@ -28,6 +28,7 @@ class Node:
     link: LinkSpec
     storage: StorageSpec | None
     host_memory: Sourced[int]
+    gpu_count: int = 1
 
 
 def build_node(
@@ -64,7 +65,7 @@ def build_node(
     if bench.faults or gpu_spec is None or cpu_spec is None or link_spec is None or memory is None:
         raise CardError(bench.faults)
     name = ", ".join(part for part in (node, gpu, cpu, link, storage, host_memory) if part is not None)
-    return Node(name, gpu_spec, cpu_spec, link_spec, storage_spec, memory)
+    return Node(name, gpu_spec, cpu_spec, link_spec, storage_spec, memory, ready.gpu_count if ready else 1)
 
 
 class _Bench:

@@ -26,7 +26,7 @@ from typing import Any
 from moesim.errors import PolicyError
 
 _HEAD = '"""Generated from {origin}; safe to delete."""\n\nimport numpy as np\nfrom numba import njit\n'
-_ENTRY, _INNER = "@njit(cache=CACHE, nogil=True)", "@njit(forceinline=True)"
+_ENTRY, _INNER, _INLINE = "@njit(cache=CACHE, nogil=True)", "@njit", "@njit(forceinline=True)"
 
 
 def module_source(
@@ -105,6 +105,8 @@ class _Gatherer:
     def __init__(self, stand_ins: Mapping[str, Any], place_of_stand_ins: str):
         self._stand_ins, self._place = stand_ins, place_of_stand_ins
         self._names: dict[FunctionType, str] = {}
+        import os
+        self._plain = os.environ.get('PLAIN','').split(',')
 
     def sources(self, entries: Sequence[FunctionType]) -> Iterator[str]:
         """Every function's source, the entries first."""
@@ -115,7 +117,8 @@ class _Gatherer:
             here, is_entry = _function(function), done < len(entries)
             tree = _Rewriter(self, here, here.arrays if is_entry else _needs(function)).visit(deepcopy(here.tree))
             tree.name, tree.decorator_list = name, []
-            yield f"{_ENTRY if is_entry else _INNER}\n{ast.unparse(ast.fix_missing_locations(tree))}"
+            decorator = _ENTRY if is_entry else _INNER if function.__module__ in self._plain else _INLINE
+            yield f"{decorator}\n{ast.unparse(ast.fix_missing_locations(tree))}"
             done += 1
 
     def name_of(self, found: Any, user: FunctionType, name: str) -> ast.expr:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing_extensions import TypedDict
 
 from moesim.documents import read_text
-from moesim.errors import ResultError
+from moesim.errors import FileError, ResultError
 
 SCHEMA_VERSION = "1.0"
 MAX_RESULT_BYTES = 2**30
@@ -23,7 +24,48 @@ Kind = Literal["measured", "published", "datasheet", "assumed"]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ModelFacts(TypedDict):
+    """The language model that was simulated; sizes in bytes."""
+
+    name: str
+    hf_id: str | None
+    layers: int
+    moe_layers: int
+    experts: int
+    top_k: int
+    total_params: int
+    expert_precision: str
+    expert_bits_per_weight: float
+    dense_precision: str
+    expert_bytes: int
+
+
+class HardwareFacts(TypedDict):
+    """The machine."""
+
+    name: str
+    gpu: str
+    cpu: str
+    link: str
+    storage: str | None
+    host_memory_bytes: int
+
+
+class TraceFacts(TypedDict):
+    """The routing that was replayed; ``sha256`` of the arrays in the trace's file."""
+
+    name: str
+    recorded_from: str
+    origin: str
+    labels: list[str]
+    transforms: list[str]
+    sha256: str
+    requests: int
+    tokens: int
+    licence: str
 
 
 class Distribution(_Part):
@@ -222,9 +264,9 @@ class Result(_Part):
     scenario: dict[str, Any] = Field(description="as run, defaults included")
     scenario_sha256: str
     seed: int
-    model: dict[str, Any]
-    hardware: dict[str, Any]
-    trace: dict[str, Any]
+    model: ModelFacts
+    hardware: HardwareFacts
+    trace: TraceFacts
     policies: dict[str, Any]
     headline: Headline
     bottleneck: Bottleneck
@@ -252,7 +294,13 @@ def save_result(result: Result, path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all."""
+    """Write a file so that it is there whole or not at all.
+
+    Raises:
+        FileError: the path is a folder.
+    """
+    if path.is_dir():
+        raise FileError.of(str(path), "is a directory", "name a file")
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -280,8 +328,9 @@ def load_versioned(path: Path, kind: type[Saved]) -> Saved:
     text = read_text(path, MAX_RESULT_BYTES)
     try:
         data = json.loads(text)
-    except ValueError as error:
-        raise ResultError.of(str(path), f"is not JSON: {error}", "run the scenario again") from None
+    except (ValueError, RecursionError) as error:
+        told = str(error).partition(";")[0]
+        raise ResultError.of(str(path), f"is not JSON: {told}", "run the scenario again") from None
     version = str(data.get("schema_version", "")) if isinstance(data, dict) else ""
     if not version:
         raise ResultError.of(str(path), "is not a moesim result: it has no schema_version")

@@ -1,7 +1,8 @@
 """Scenarios: from YAML to what an engine runs.
 
 Read ``schema`` first (what a scenario may say, and every default), then ``load`` (file and overrides to a checked
-:class:`Scenario`) and ``build`` (a scenario with its trace, cards and policies, evaluated into a ``Setup``).
+:class:`Scenario`), ``parts`` and ``workload`` (what it names, and which tokens run), ``build`` (all of it evaluated
+into a ``Setup``), ``run`` and ``summary`` (what the engine left behind, as a ``Result``).
 """
 
 from moesim.scenario.load import ScenarioFile, load_scenario

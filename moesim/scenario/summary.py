@@ -6,62 +6,35 @@ import hashlib
 import json
 from dataclasses import asdict
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.costs.roofline import OpTime
 from moesim.engine import Outcome
 from moesim.engine.links import Span
 from moesim.engine.outcome import HIT, LATE, MISS
-from moesim.engine.transfers import Cause
-from moesim.models import parameters
 from moesim.results import metrics
 from moesim.results.result import (
-    Bottleneck,
     Bound,
     Breakdown,
-    ConstantRow,
     Counters,
-    EvidenceRow,
     Headline,
     LayerRow,
     LinkUse,
-    MemoryRow,
     RequestRow,
     Residency,
     Result,
     StepColumns,
-    TimeShare,
 )
+from moesim.scenario import inputs
 from moesim.scenario.bounds import bounds
 from moesim.scenario.build import Built
+from moesim.scenario.time_use import TimeUse, bottleneck_of, kind_shares
 from moesim.traces.trace import DECODE, PREFILL
 from moesim.version import __version__
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-
-#: What a stall is called in the breakdown, by cause.
-STALLS = {
-    Cause.PCIE: "stall: PCIe transfer",
-    Cause.PCIE_QUEUE: "stall: PCIe queue",
-    Cause.FLASH: "stall: flash read",
-    Cause.FLASH_QUEUE: "stall: flash queue",
-    Cause.ROOM: "stall: room in memory",
-    Cause.CPU: "stall: CPU expert",
-    Cause.CPU_QUEUE: "stall: CPU queue",
-}
-#: What limits a run, by the parts of the breakdown that speak for it.
-LIMITS = {
-    "GPU compute": ("GPU compute",),
-    "GPU memory bandwidth": ("GPU memory",),
-    "kernel launches": ("kernel launch",),
-    "PCIe": (STALLS[Cause.PCIE], STALLS[Cause.PCIE_QUEUE], STALLS[Cause.ROOM]),
-    "flash": (STALLS[Cause.FLASH], STALLS[Cause.FLASH_QUEUE]),
-    "CPU": (STALLS[Cause.CPU], STALLS[Cause.CPU_QUEUE]),
-}
 
 
 def summarise(built: Built, outcome: Outcome) -> Result:
@@ -83,6 +56,7 @@ class _Summary:
         self.counted_visits = np.repeat(self.counted_steps, layers)
         self.decode_visits = np.repeat(self.counted_steps & self.is_decode, layers)
         self.lookup_visit = np.repeat(np.arange(self.visits.num_visits), np.diff(self.visits.lookup_start))
+        self.time = TimeUse(self.setup, outcome)
         self.start_s = float(outcome.step_start_s[self.first_step])
         self.duration_s = float(outcome.step_end_s[-1]) - self.start_s
 
@@ -91,23 +65,23 @@ class _Summary:
         scenario = built.file.scenario.model_dump(mode="json")
         digest = hashlib.sha256(json.dumps(scenario, sort_keys=True).encode()).hexdigest()
         breakdown = Breakdown(
-            total=self._breakdown(self.counted_steps),
-            prefill=self._breakdown(self.counted_steps & ~self.is_decode),
-            decode=self._breakdown(self.counted_steps & self.is_decode),
+            total=self.time.breakdown(self.counted_steps),
+            prefill=self.time.breakdown(self.counted_steps & ~self.is_decode),
+            decode=self.time.breakdown(self.counted_steps & self.is_decode),
         )
-        evidence = self._evidence()
+        evidence = self.time.evidence(self.counted_steps, built.parts.node, built.terms)
         return Result(
             moesim_version=__version__,
             question=built.file.scenario.question,
             scenario=scenario,
             scenario_sha256=digest,
             seed=built.file.scenario.seed,
-            model=self._model(),
-            hardware=self._hardware(),
-            trace=self._trace(),
-            policies=self._policies(),
+            model=inputs.model_facts(built),
+            hardware=inputs.hardware_facts(built),
+            trace=inputs.trace_facts(built),
+            policies=inputs.policy_facts(built),
             headline=self._headline(),
-            bottleneck=_bottleneck(breakdown.total),
+            bottleneck=bottleneck_of(breakdown.total),
             bounds=self._bounds(),
             breakdown=breakdown,
             links=self._links(),
@@ -116,9 +90,9 @@ class _Summary:
             steps=self._step_columns(),
             requests=self._requests,
             residency=self._residency(),
-            memory=self._memory(),
+            memory=inputs.memory_rows(built),
             evidence=evidence,
-            evidence_shares={row.kind: _share_of(evidence, row.kind) for row in evidence},
+            evidence_shares=kind_shares(evidence),
             warnings=list(built.warnings),
         )
 
@@ -233,7 +207,7 @@ class _Summary:
             counts = np.bincount(label[layer == number], minlength=3)
             rows.append(
                 LayerRow(
-                    layer=self.built.model.moe_layer_indices[number],
+                    layer=self.built.parts.model.moe_layer_indices[number],
                     lookups=int(counts.sum()),
                     hits=int(counts[HIT]),
                     late=int(counts[LATE]),
@@ -259,26 +233,6 @@ class _Summary:
 
     # ---- Time ------------------------------------------------------------------------------------------------------
 
-    def _breakdown(self, wanted_steps: Bools) -> list[TimeShare]:
-        compute, memory, launch = self._gpu_seconds(wanted_steps)
-        stalls = self.outcome.stall_s[np.repeat(wanted_steps, self.visits.num_layers)].sum(axis=0)
-        parts = {"GPU compute": compute, "GPU memory": memory, "kernel launch": launch}
-        return metrics.time_shares(parts | {name: float(stalls[cause]) for cause, name in STALLS.items()})
-
-    def _gpu_seconds(self, wanted_steps: Bools) -> tuple[float, float, float]:
-        """What the GPU computed, by what bounds it: arithmetic, memory, launches."""
-        times, wanted_visits = self.setup.times, np.repeat(wanted_steps, self.visits.num_layers)
-        on_gpu = wanted_visits[self.lookup_visit] & ~self.outcome.on_cpu
-        parts: list[tuple[OpTime, Bools]] = [
-            (times.before, wanted_visits),
-            (times.shared, wanted_visits),
-            (times.expert, on_gpu),
-            (times.after, wanted_steps),
-        ]
-        sums = [[float(part[mask].sum()) for part in (op.compute_s, op.memory_s, op.launch_s)] for op, mask in parts]
-        compute, memory, launch = (sum(column) for column in zip(*sums, strict=True))
-        return compute, memory, launch
-
     def _links(self) -> list[LinkUse]:
         rows = []
         for name, spans in self.outcome.transfers.items():
@@ -302,40 +256,9 @@ class _Summary:
             )
         return rows
 
-    def _evidence(self) -> list[EvidenceRow]:
-        """Simulated seconds by the constants that they rest on; a wait for a link by what its transfers consist of."""
-        compute, memory, launch = self._gpu_seconds(self.counted_steps)
-        stalls = self.outcome.stall_s[self.counted_visits].sum(axis=0)
-        waits = {limit: sum(stalls[c] for c, name in STALLS.items() if name in LIMITS[limit]) for limit in LIMITS}
-        node, times = self.built.node, self.setup.times
-        copy_latency = node.link.latency.value / float(times.copy_s.mean())
-        read_latency = node.storage.read_latency.value / float(times.read_s.mean()) if node.storage else 0.0
-        seconds = {
-            "GPU compute": compute,
-            "GPU memory": memory,
-            "kernel launch": launch,
-            "PCIe bandwidth": waits["PCIe"] * (1 - copy_latency),
-            "PCIe latency": waits["PCIe"] * copy_latency,
-            "flash bandwidth": waits["flash"] * (1 - read_latency),
-            "flash latency": waits["flash"] * read_latency,
-            "CPU": waits["CPU"],
-        }
-        rows = []
-        for share in sorted(metrics.time_shares(seconds), key=lambda share: -share.seconds):
-            term = self.built.terms[share.name]
-            constants = [ConstantRow(**asdict(constant)) for constant in term.constants]
-            rows.append(
-                EvidenceRow(
-                    term=term.name, seconds=share.seconds, share=share.share, kind=term.kind, constants=constants
-                )
-            )
-        return rows
-
     def _bounds(self) -> list[Bound]:
-        gpu_s = sum(self._gpu_seconds(self.counted_steps))
+        gpu_s = sum(self.time.gpu_seconds(self.counted_steps))
         return bounds(self.setup, self.outcome, gpu_s, self._counters().output_tokens, self.duration_s)
-
-    # ---- Inputs ----------------------------------------------------------------------------------------------------
 
     def _residency(self) -> Residency:
         setup, visits = self.setup, self.visits
@@ -346,86 +269,3 @@ class _Summary:
             gpu_capacity_bytes=setup.gpu.capacity_bytes,
             host_capacity_bytes=None if setup.host is None else setup.host.capacity_bytes,
         )
-
-    def _memory(self) -> list[MemoryRow]:
-        plan = self.built.memory
-        gpu = {
-            "experts": plan.gpu_experts,
-            "dense weights": plan.dense,
-            "KV cache": plan.kv,
-            "reserve": plan.gpu_reserve,
-        }
-        gpu["unused"] = plan.gpu_total - sum(gpu.values())
-        rows = [MemoryRow(memory="gpu", name=name, bytes=size) for name, size in gpu.items()]
-        if self.setup.unified:
-            return rows
-        host = {"experts": plan.all_experts if plan.host_experts is None else plan.host_experts}
-        host["reserve"] = plan.host_reserve
-        host["unused"] = plan.host_total - sum(host.values())
-        return rows + [MemoryRow(memory="host", name=name, bytes=size) for name, size in host.items()]
-
-    def _model(self) -> dict[str, Any]:
-        model, precisions = self.built.model, self.built.precisions
-        return {
-            "name": model.name,
-            "hf_id": model.hf_id,
-            "layers": model.num_layers,
-            "moe_layers": model.num_moe_layers,
-            "experts": model.num_experts,
-            "top_k": model.top_k,
-            "total_params": parameters.total_params(model),
-            "expert_precision": precisions.experts.name,
-            "expert_bits_per_weight": precisions.experts.bits_per_weight,
-            "dense_precision": precisions.dense.name,
-            "expert_bytes": int(self.setup.sizes.max()),
-        }
-
-    def _hardware(self) -> dict[str, Any]:
-        node = self.built.node
-        return {
-            "name": node.name,
-            "gpu": node.gpu.title,
-            "cpu": node.cpu.title,
-            "link": node.link.title,
-            "storage": node.storage.title if node.storage else None,
-            "host_memory_bytes": node.host_memory.value,
-        }
-
-    def _trace(self) -> dict[str, Any]:
-        trace = self.built.trace
-        card = trace.card
-        return {
-            "name": card.name,
-            "recorded_from": card.model,
-            "origin": card.origin,
-            "labels": list(card.labels),
-            "transforms": list(card.transforms),
-            "sha256": self.built.source_trace_sha256,
-            "requests": len(trace.request_ids),
-            "tokens": trace.num_tokens,
-            "licence": card.licence,
-        }
-
-    def _policies(self) -> dict[str, Any]:
-        setup, policies = self.setup, self.built.file.scenario.policies
-        return {
-            "caching": setup.gpu.policy.describe(),
-            "host_caching": None if setup.host is None else setup.host.policy.describe(),
-            "prefetch": self.built.prefetch.describe(),
-            "on_miss": setup.on_miss.describe(),
-            "scope": policies.scope,
-            "rule": setup.rule,
-            "link": setup.link,
-        }
-
-
-def _bottleneck(parts: list[TimeShare]) -> Bottleneck:
-    """The limit with the largest share of the time."""
-    share = {part.name: part.share for part in parts}
-    limits = {limit: sum(share.get(name, 0.0) for name in names) for limit, names in LIMITS.items()}
-    worst = max(limits, key=lambda limit: limits[limit])
-    return Bottleneck(bound_by=worst, share=limits[worst], what_if=None)
-
-
-def _share_of(evidence: list[EvidenceRow], kind: str) -> float:
-    return sum(row.share for row in evidence if row.kind == kind)

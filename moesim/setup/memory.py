@@ -64,6 +64,10 @@ def plan_memory(
         given = f"{format_bytes(gpu_experts)} for experts do not fit: {format_bytes(left)} are left ({spent})"
         faults.append(Fault("memory.gpu_experts", given, "auto takes what is left"))
     host_left = gpu_total if unified else host_total - host_reserve
+    if host_left < 0:
+        kept = f"{format_bytes(host_reserve)} are more than the host's {format_bytes(host_total)}"
+        faults.append(Fault("memory.host_reserve", kept, "a smaller reserve"))
+        host_left = 0
     if host_experts is not None and host_experts > host_left:
         given = f"{format_bytes(host_experts)} for experts do not fit: {format_bytes(host_left)} are left"
         faults.append(Fault("memory.host_experts", given, "more hardware.host_memory, or auto"))

@@ -20,7 +20,7 @@ from moesim.results import Result
 from moesim.results.result import Bottleneck, WhatIf
 from moesim.scenario.build import random_stream
 from moesim.scenario.run import Run
-from moesim.scenario.summary import LIMITS
+from moesim.scenario.time_use import limit_shares
 from moesim.setup import Setup
 
 #: Changes that speed up a limit with a smaller share of the time than this are not tried.
@@ -45,7 +45,7 @@ def with_what_ifs(run: Run, progress: Callable[[str], None] = lambda _: None) ->
         progress: called with the name of each change before it is simulated.
     """
     result, setup = run.result, run.built.setup
-    shares = _limit_shares(result)
+    shares = limit_shares(result.breakdown.total)
     what_ifs = []
     for change in _changes(run):
         if sum(shares.get(limit, 0.0) for limit in change.relieves) >= WORTH_TRYING:
@@ -56,11 +56,6 @@ def with_what_ifs(run: Run, progress: Callable[[str], None] = lambda _: None) ->
     return result.model_copy(
         update={"bottleneck": Bottleneck(bound_by=found.bound_by, share=found.share, what_if=what_ifs)}
     )
-
-
-def _limit_shares(result: Result) -> dict[str, float]:
-    share = {part.name: part.share for part in result.breakdown.total}
-    return {limit: sum(share.get(name, 0.0) for name in names) for limit, names in LIMITS.items()}
 
 
 def _what_if(change: Change, result: Result, setup: Setup, outcome: Outcome) -> WhatIf:
@@ -83,7 +78,7 @@ def _what_if(change: Change, result: Result, setup: Setup, outcome: Outcome) -> 
 
 def _changes(run: Run) -> Iterator[Change]:
     """Every change that is possible on this machine."""
-    setup, node = run.built.setup, run.built.node
+    setup, node = run.built.setup, run.built.parts.node
     times, all_experts = setup.times, int(setup.sizes.sum())
     links = ("PCIe", "flash", "CPU")
     if setup.gpu.capacity_bytes < all_experts:
@@ -122,7 +117,7 @@ def _better_policies(run: Run) -> Iterator[Change]:
     if not setup.gpu.policy.needs_future:
         belady = replace(setup.gpu, policy=api.load("caching", "belady"))
         yield Change("perfect caching (Belady)", "fewest fetches; knows the future", waits, replace(setup, gpu=belady))
-    if not built.prefetch.needs_future:
+    if not built.parts.policies["prefetch"].needs_future:
         oracle = api.load("prefetch", "oracle", {"horizon": 1})
         rng = random_stream(built.file.scenario.seed, "prefetch")
         candidates = oracle.module.candidates(oracle.params, setup.visits, built.trace, rng)

@@ -197,7 +197,7 @@ def fit_card_text(card: FitCard, form_of: Mapping[str, Form]) -> str:
         entry["fitted_range"] = {name: [_plain(low), _plain(high)] for name, (low, high) in fit.fitted_range.items()}
         entries.append(entry)
     content = {"name": card.name, "title": card.title, "fits": entries}
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=200, default_flow_style=None)
 
 
 def _plain(value: float) -> float | int:

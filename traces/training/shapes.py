@@ -49,7 +49,7 @@ def common(hidden: int, layers: int, heads: int, head_dim: int) -> dict[str, Any
 
 
 def moe_32x4() -> Shape:
-    """32 experts top-4, 12 layers; softmax over the chosen four, as gpt-oss-20b routes (half its layers)."""
+    """32 experts top-4, 12 layers; softmax over the chosen four, as gpt-oss-20b routes (of 24 layers)."""
     config = Qwen3MoeConfig(
         **common(hidden=96, layers=12, heads=2, head_dim=48),
         num_key_value_heads=1,
@@ -76,7 +76,7 @@ def moe_8x2() -> Shape:
 
 
 def moe_64x6() -> Shape:
-    """64 experts top-6 and 2 shared, 12 MoE layers behind a dense one, as DeepSeek-V2-Lite routes (half its layers)."""
+    """64 experts top-6 and 2 shared, 12 MoE layers behind a dense one, as DeepSeek-V2-Lite routes (of 26)."""
     config = DeepseekV2Config(
         **common(hidden=96, layers=13, heads=2, head_dim=48) | {"head_dim": 24},
         num_key_value_heads=2,

@@ -211,7 +211,7 @@ def summary(shape: Shape, model: Any, state: dict[str, Any]) -> dict[str, Any]:
         "balancing_loss": f"{shape.balancing} per layer (Switch Transformer)",
         "wall_s": round(state["wall_s"]),
         "cpu_s": round(state["cpu_s"]),
-        "hardware": f"{torch.get_num_threads()} CPU cores, no GPU",
+        "hardware": f"CPU, {torch.get_num_threads()} thread(s), no GPU",
         "seed": SEED,
     }
 

@@ -1,0 +1,104 @@
+"""The parts that a scenario names: cards, trace and policies, each loaded and checked on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar, cast
+
+from moesim.costs.node_times import Precisions
+from moesim.errors import Fault, MoesimError, ScenarioError
+from moesim.hardware import Node, build_node
+from moesim.models import ModelSpec, load_model
+from moesim.models.precision import Precision, get_precision
+from moesim.policies import api
+from moesim.policies.api import Policy
+from moesim.scenario.load import ScenarioFile
+from moesim.scenario.schema import PolicyChoice, Scenario
+from moesim.traces import RoutingTrace, load_trace
+
+Part = TypeVar("Part")
+
+
+class Gathering:
+    """Loads parts one by one and keeps their faults, so that all are told at once."""
+
+    def __init__(self, file: ScenarioFile):
+        self._file = file
+        self._faults: list[Fault] = []
+
+    def load(self, keys: Sequence[str], loader: Callable[[], Part]) -> Part:
+        """A part; where it has faults, they are kept, placed at ``keys``, and :meth:`stop` must come before its use."""
+        try:
+            return loader()
+        except MoesimError as error:
+            self._faults.extend(self._file.fault(keys, fault) for fault in error.faults)
+            return cast(Part, None)
+
+    def stop(self) -> None:
+        """Raise what was found, if anything was."""
+        if self._faults:
+            raise ScenarioError(self._faults)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a scenario names. ``policies``: by their key in the scenario."""
+
+    model: ModelSpec
+    node: Node
+    source: RoutingTrace
+    policies: Mapping[str, Policy]
+    precisions: Precisions
+
+
+def load_parts(file: ScenarioFile) -> Parts:
+    """Load every part of a scenario.
+
+    Raises:
+        ScenarioError: with the faults of all parts.
+    """
+    scenario, gathering = file.scenario, Gathering(file)
+    model = gathering.load(("model",), lambda: load_model(scenario.model))
+    node = gathering.load(("hardware",), lambda: _node(scenario))
+    source = gathering.load(("trace", "file"), lambda: load_trace(file.folder / scenario.trace.file))
+    policies = {
+        key: gathering.load(("policies", key), partial(api.load, family, choice.name, choice.params))
+        for key, family, choice in _choices(scenario)
+    }
+    experts = _precision(
+        gathering, "experts", scenario.precision.experts or (model.expert_precision if model else None)
+    )
+    dense = _precision(gathering, "dense", scenario.precision.dense or (model.dense_precision if model else None))
+    gathering.stop()
+    kv_bytes = {"bf16": 2.0, "fp8": 1.0}[scenario.precision.kv]
+    return Parts(model, node, source, policies, Precisions(experts, dense, kv_bytes))
+
+
+def _precision(gathering: Gathering, key: str, name: str | None) -> Precision:
+    """The precision of that name; None stands for a model that could not be loaded, which is a fault already."""
+    return gathering.load(("precision", key), lambda: get_precision(name)) if name else get_precision("bf16")
+
+
+def _choices(scenario: Scenario) -> list[tuple[str, str, PolicyChoice]]:
+    policies = scenario.policies
+    return [
+        ("caching", "caching", policies.caching),
+        ("host_caching", "caching", policies.host_caching),
+        ("prefetch", "prefetch", policies.prefetch),
+        ("on_miss", "on_miss", policies.on_miss),
+    ]
+
+
+def _node(scenario: Scenario) -> Node:
+    wanted = scenario.hardware
+    return build_node(
+        wanted.node,
+        gpu=wanted.gpu,
+        cpu=wanted.cpu,
+        link=wanted.link,
+        storage=wanted.storage,
+        host_memory=wanted.host_memory,
+        overrides=wanted.override,
+    )
