@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from pydantic import BaseModel
 
-from moesim.cli.console import JsonOption, out, print_json, print_table
+from moesim.cli.console import JsonOption, out, output_file, print_json, print_table
 from moesim.errors import CardError, PolicyError, nearest
 
-models = typer.Typer(help="Language models: list, show.", no_args_is_help=True, rich_markup_mode=None)
+models = typer.Typer(help="Language models: list, show, import.", no_args_is_help=True, rich_markup_mode=None)
 hardware = typer.Typer(help="Hardware: list, show.", no_args_is_help=True, rich_markup_mode=None)
 policies = typer.Typer(help="Policies: list, show.", no_args_is_help=True, rich_markup_mode=None)
 

@@ -29,7 +29,7 @@ def moe_stack(backend: str, kernel_source: str = "", compute_capability: float =
     """The stack behind a backend and a kernel's name; without a name, what the backend picks on that GPU in bf16."""
     source = kernel_source.lower()
     if not source:
-        blackwell = compute_capability >= 10
+        blackwell = 10 <= compute_capability < 12  # the generated kernels are for data-centre parts
         kernel = "cutlass" if backend == "trtllm" else "gen" if blackwell else "triton"
     elif "deepgemm" in source:
         kernel = "deepgemm"

@@ -88,7 +88,8 @@ class Link:
             if not self._queue:
                 self._idle = env.event()
                 yield self._idle
-            yield Pause(env, 0.0, DISPATCH)
+            if env.peek() <= env.now:  # something else happens now, and may ask for more
+                yield Pause(env, 0.0, DISPATCH)
             transfer = self._next()
             if transfer is None:
                 continue

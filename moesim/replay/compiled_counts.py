@@ -13,8 +13,8 @@ from moesim.replay.kernels.uses import Uses
 from moesim.replay.packed import check_fault, pack
 from moesim.traces.visits import Visits
 
-#: A kernel is called for about so many visits at a time, so that progress can be shown.
-BLOCK_VISITS = 1 << 17
+#: A kernel is called for so many steps at a time, so that progress can be shown.
+BLOCK_STEPS = 4096
 
 
 def replay(
@@ -45,15 +45,15 @@ def replay(
         hit=np.zeros(lookups, dtype=np.bool_),
     )
     overshoot = 0
-    for first in range(0, visits.num_visits, BLOCK_VISITS):
-        stop = min(first + BLOCK_VISITS, visits.num_visits)
+    for first in range(0, visits.steps.num_steps, BLOCK_STEPS):
+        stop = min(first + BLOCK_STEPS, visits.steps.num_steps)
         if rule == "sequential":
             run(policy, "sequential", caches, uses, first, stop)
         else:
             over = run(policy, "by_visit", caches, uses, first, stop, rule == "evict_after")
             overshoot = max(overshoot, over)
         check_fault(policy, caches)
-        progress(stop)
+        progress(stop * visits.num_layers)
     return uses.hit, overshoot
 
 

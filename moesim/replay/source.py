@@ -26,7 +26,11 @@ from typing import Any
 from moesim.errors import PolicyError
 
 _HEAD = '"""Generated from {origin}; safe to delete."""\n\nimport numpy as np\nfrom numba import njit\n'
-_ENTRY, _INNER, _INLINE = "@njit(cache=CACHE, nogil=True)", "@njit", "@njit(forceinline=True)"
+# Policies are inlined, which makes heaps half as fast again; kernels are not, which would take a minute to compile.
+# Nobody calls either from Python, so they need no wrappers.
+_ENTRY = "@njit(cache=CACHE, nogil=True)"
+_INNER = "@njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)"
+_INLINE = "@njit(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)"
 
 
 def module_source(
@@ -105,8 +109,6 @@ class _Gatherer:
     def __init__(self, stand_ins: Mapping[str, Any], place_of_stand_ins: str):
         self._stand_ins, self._place = stand_ins, place_of_stand_ins
         self._names: dict[FunctionType, str] = {}
-        import os
-        self._plain = os.environ.get('PLAIN','').split(',')
 
     def sources(self, entries: Sequence[FunctionType]) -> Iterator[str]:
         """Every function's source, the entries first."""
@@ -117,7 +119,8 @@ class _Gatherer:
             here, is_entry = _function(function), done < len(entries)
             tree = _Rewriter(self, here, here.arrays if is_entry else _needs(function)).visit(deepcopy(here.tree))
             tree.name, tree.decorator_list = name, []
-            decorator = _ENTRY if is_entry else _INNER if function.__module__ in self._plain else _INLINE
+            is_kernel = function.__module__.startswith(self._place.rpartition(".")[0])
+            decorator = _ENTRY if is_entry else _INNER if is_kernel else _INLINE
             yield f"{decorator}\n{ast.unparse(ast.fix_missing_locations(tree))}"
             done += 1
 

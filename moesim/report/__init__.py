@@ -8,8 +8,8 @@ template.
 """
 
 from moesim.report.kinds.comparison import render_comparison
-from moesim.report.kinds.trace import render_trace
 from moesim.report.kinds.run import render_run
+from moesim.report.kinds.trace import render_trace
 from moesim.report.render import write_report
 
 __all__ = ["render_comparison", "render_run", "render_trace", "write_report"]

@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from moesim.report import formats
-from moesim.results.trace_figures import PhaseFigures, TraceFigures
+from moesim.results.trace_figures import PerLayer, PhaseFigures, TraceFigures
 
+Told = Callable[[TraceFigures, PhaseFigures], str]
+#: The batch of which the table and the answer speak.
 BATCH = 16
 
 
@@ -17,8 +19,8 @@ class Figure:
 
     name: str
     meaning: str
-    value: Callable[[TraceFigures, PhaseFigures], str]
-    chance: Callable[[TraceFigures, PhaseFigures], str] = lambda _trace, _figures: ""
+    value: Told
+    chance: Told | None = None
 
 
 def main_phase(trace: TraceFigures) -> str:
@@ -32,8 +34,27 @@ def table(traces: Sequence[TraceFigures]) -> list[tuple[Figure, list[tuple[str, 
         columns = [(traces[0], figures) for figures in traces[0].phases.values()]
     else:
         columns = [(trace, trace.phases[main_phase(trace)]) for trace in traces]
-    rows = [(figure, [(figure.value(*column), figure.chance(*column)) for column in columns]) for figure in FIGURES]
+    rows = [(figure, [_cell(figure, *column) for column in columns]) for figure in FIGURES]
     return [(figure, cells) for figure, cells in rows if any(value != formats.UNDEFINED for value, _ in cells)]
+
+
+def _cell(figure: Figure, trace: TraceFigures, figures: PhaseFigures) -> tuple[str, str]:
+    return figure.value(trace, figures), "" if figure.chance is None else figure.chance(trace, figures)
+
+
+def _percent(name: str) -> Told:
+    """A share, or its mean over layers."""
+    return lambda _, figures: formats.percent(_mean(figures, name))
+
+
+def _number(name: str) -> Told:
+    """A number, or its mean over layers."""
+    return lambda _, figures: formats.number(_mean(figures, name))
+
+
+def _mean(figures: PhaseFigures, name: str) -> float | None:
+    value: PerLayer | float | None = getattr(figures, name)
+    return value.mean if isinstance(value, PerLayer) else value
 
 
 def _distinct(_: TraceFigures, figures: PhaseFigures) -> str:
@@ -46,7 +67,7 @@ def _uniform_distinct(_: TraceFigures, figures: PhaseFigures) -> str:
     return "" if row is None else formats.number(row.uniform)
 
 
-def _lookahead(distance: int) -> Callable[[TraceFigures, PhaseFigures], str]:
+def _lookahead(distance: int) -> Told:
     def value(_: TraceFigures, figures: PhaseFigures) -> str:
         recall = figures.lookahead_recall.get(distance)
         return formats.percent(None if recall is None else recall.mean)
@@ -59,8 +80,16 @@ def _cycle(_: TraceFigures, figures: PhaseFigures) -> str:
     return experts if figures.cycle_bytes is None else f"{experts} ({formats.size(figures.cycle_bytes)})"
 
 
+def _experts(trace: TraceFigures, _: PhaseFigures) -> str:
+    return formats.count(trace.experts)
+
+
+def _tokens(_: TraceFigures, figures: PhaseFigures) -> str:
+    return formats.count(figures.tokens)
+
+
 FIGURES = (
-    Figure("tokens", "that the figures rest on", lambda t, f: formats.count(f.tokens)),
+    Figure("tokens", "that the figures rest on", _tokens),
     Figure(
         f"experts of {BATCH} consecutive tokens",
         "distinct ones of a layer; chance: E (1 − (1 − k/E)^B)",
@@ -70,31 +99,31 @@ FIGURES = (
     Figure(
         "overlap of consecutive tokens",
         "share of a token's experts that the one before had; chance: k/E",
-        lambda t, f: formats.percent(f.consecutive_overlap.mean),
-        lambda t, f: formats.percent(f.chance_overlap),
+        _percent("consecutive_overlap"),
+        _percent("chance_overlap"),
     ),
     Figure(
         "load CV",
         "standard deviation of the experts' loads over their mean; chance: 0",
-        lambda t, f: formats.number(f.load_cv.mean),
+        _number("load_cv"),
     ),
     Figure(
         "effective experts",
         "as many equally used experts would have the load's entropy; chance: E",
-        lambda t, f: formats.number(f.effective_experts.mean),
-        lambda t, f: str(t.experts),
+        _number("effective_experts"),
+        _experts,
     ),
     Figure(
         "next layer: information",
-        "that a layer's experts give about the next one's, over the entropy; chance: tokens paired with others half a trace away",
-        lambda t, f: formats.percent(f.next_layer_information.mean),
-        lambda t, f: formats.percent(f.chance_next_layer_information.mean),
+        "that a layer's experts give of the next one's, over the entropy; chance: of tokens half a trace apart",
+        _percent("next_layer_information"),
+        _percent("chance_next_layer_information"),
     ),
     Figure(
         "next layer: transition table",
         "learned on the first half, judged on the second: recall of its k best; chance: the k most popular",
-        lambda t, f: formats.percent(f.successor_recall.mean),
-        lambda t, f: formats.percent(f.popularity_recall.mean),
+        _percent("successor_recall"),
+        _percent("popularity_recall"),
     ),
     *(
         Figure(
@@ -107,18 +136,22 @@ FIGURES = (
     Figure(
         "SRP, segments of 16",
         "segment routing best performance: best F1 of a router that decides once for a segment",
-        lambda t, f: formats.percent(f.segment_routing_performance.mean),
+        _percent("segment_routing_performance"),
     ),
     Figure(
         "SCH, segments of 16",
         "segment cache hit rate: a cache of 2 k experts a layer that sees the next 16 tokens, a bound",
-        lambda t, f: formats.percent(f.segment_cache_hit_rate.mean),
+        _percent("segment_cache_hit_rate"),
     ),
-    Figure("one token's cycle", "experts of its pass through all layers: at batch 1 a smaller global LRU hits next to nothing", _cycle),
+    Figure(
+        "one token's cycle",
+        "experts of its pass through all layers: at batch 1 a smaller global LRU hits next to nothing",
+        _cycle,
+    ),
     Figure(
         "drift, bits",
         "Jensen-Shannon divergence of the loads of the trace's halves; chance: of every second token",
-        lambda t, f: formats.number(f.drift_bits.mean),
-        lambda t, f: formats.number(f.chance_drift_bits.mean),
+        _number("drift_bits"),
+        _number("chance_drift_bits"),
     ),
 )

@@ -1,7 +1,7 @@
 """Cross-validation of the cost forms: every row predicted with constants that were fitted without its like.
 
-- ``shapes``: without the row's shape (for MoE layers: its model as a rank holds it; for GEMMs n and k; for collectives
-  the size), in :data:`FOLDS` folds of whole shapes.
+- ``shapes``: without the row's shape (for MoE layers: its model and parallel degrees; for GEMMs n and k; for
+  collectives the size), in :data:`FOLDS` folds of whole shapes.
 - ``models`` (MoE layers): without the row's model, whatever its parallel degrees.
 - ``gpus``: without the row's GPU, by the class's constants and the datasheet.
 """
@@ -44,6 +44,8 @@ def _labels(table: Table, kind: Kind, way: str) -> Ints:
     columns = [table.number(column, 0.0) for column in kind.shapes]
     if way == "shapes" and kind.name == "moe_layer":
         columns += [table.number("tp", 1.0), table.number("ep", 1.0)]
+    if kind.name == "collectives":  # each measurer's own sizes, so that a fold takes every fifth of them
+        columns.insert(0, kind.slices(table)[0].astype(np.float64))
     return group_codes(columns)[0]
 
 

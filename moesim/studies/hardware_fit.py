@@ -15,6 +15,7 @@ import yaml
 
 from moesim.costs.fitted import Floats, Form
 from moesim.errors import FileError, nearest
+from moesim.hardware import load_gpu
 from moesim.hardware.fits import ANY, CLASS, Fit, FitCard, FitKey, Residuals
 from moesim.results.result import write_text
 from moesim.studies.fitting import Fitted, Sample, fit_constants
@@ -136,7 +137,7 @@ def fit(
 
 
 def _title(name: str) -> str:
-    return "GPUs without measurements" if name == CLASS else name
+    return "GPUs without measurements" if name == CLASS else load_gpu(name).title
 
 
 def _fit(key: Key, members: Sequence[Measured], fitted: Fitted) -> Fit:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from moesim.costs.fitted import Constants, Floats
+from moesim.costs.fitted import Constants, Floats, Work
 from moesim.hardware.fits import FitKey, find, shipped_fits
 from moesim.studies.measured.catalogue import kind_of, read_measured, read_stats
 from moesim.studies.measured.kinds import Group, Kind
@@ -111,7 +111,9 @@ def predict(
     table: Table, kind: Kind, stats: Table | None, known: Mapping[FitKey, Constants] | None = None
 ) -> Prediction:
     """Seconds of every row of a table."""
+    ranges = {key: fit.fitted_range for key, fit in shipped_fits().items()} if known is None else {}
     known = shipped_constants() if known is None else known
+    extrapolated = 0
     prepared = kind.prepare(table, stats)
     prediction = Prediction(np.full(table.size, np.nan), outside=dict(prepared.outside), notes=prepared.notes)
     for group in prepared.groups:
@@ -121,7 +123,17 @@ def predict(
             prediction.outside[reason] = prediction.outside.get(reason, 0) + len(group.rows)
             continue
         _fill(prediction, group, *found)
+        span = find(ranges, group.form.operation, group.card, group.stack)
+        extrapolated += outside_range(group.work, span[0]) if span else 0
+    if extrapolated:
+        prediction.notes.append(f"{extrapolated} rows lie outside of the fitted range: extrapolated")
     return prediction
+
+
+def outside_range(work: Work, span: Mapping[str, tuple[float, float]]) -> int:
+    """Rows with a size below or above those that the constants were fitted to."""
+    columns = [(work[name] < low) | (work[name] > high) for name, (low, high) in span.items() if name in work]
+    return int(np.any(columns, axis=0).sum()) if columns else 0
 
 
 def _fill(prediction: Prediction, group: Group, constants: Constants, how: str) -> None:

@@ -1,10 +1,8 @@
 """The page of a run: every number comes from the Result, and the page needs nothing beside itself."""
 
-import re
-from html.parser import HTMLParser
-
 import pytest
 from markupsafe import Markup
+from report.html_page import Page, assert_self_contained
 
 from moesim.errors import FileError, ResultError
 from moesim.report import render_run, write_report
@@ -12,37 +10,6 @@ from moesim.report.figures import bottleneck, layers, time
 from moesim.report.figures.canvas import draw
 from moesim.report.kinds import run
 from moesim.results import save_result
-
-VOID = {"meta", "link", "br", "img", "hr", "path", "use", "image", "rect"}
-
-
-class Page(HTMLParser):
-    """Text of a page, its elements, and whether every element is closed by its own tag."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.text, self.tags, self.urls, self.open = "", [], [], []
-        self.feed(html)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.urls += [value for name, value in attrs if name in ("src", "href", "xlink:href", "action", "data")]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append(tag)
-        self.urls += [value for name, value in attrs if name in ("src", "href", "xlink:href")]
-
-    def handle_endtag(self, tag):
-        self.text += " " if tag in ("td", "th", "dt", "dd", "li") else ""
-        if tag not in VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if not self.open or self.open[-1] != "style":
-            self.text += data
 
 
 def text_of(result):
@@ -61,11 +28,7 @@ def test_page_is_well_formed_and_needs_nothing_beside_it(make_result):
     assert page.open == []
     assert page.tags.count("svg") == 7
     assert page.tags.count("h1") == 1
-    assert "script" not in page.tags
-    assert all(url.startswith(("data:", "#")) for url in page.urls)
-    assert not re.search(r"@import|url\((?!#)", html)
-    assert not re.search(r"https?:", html)
-    assert 'name="viewport"' in html
+    assert_self_contained(html)
 
 
 def test_same_result_gives_the_same_bytes(make_result):
@@ -190,7 +153,7 @@ def test_an_unknown_part_of_the_time_is_still_shown(quick, make_result):
 def test_report_of_a_folder_or_a_file(quick, make_result, tmp_path):
     save_result(make_result(), tmp_path / "result.json")
     (tmp_path / "result.json").rename(tmp_path / "other.json")
-    with pytest.raises(FileError, match=r"holds none of result\.json"):
+    with pytest.raises(FileError, match=r"holds none of .*result\.json"):
         write_report(tmp_path, tmp_path / "report.html")
     write_report(tmp_path / "other.json", tmp_path / "a.html")
     (tmp_path / "other.json").rename(tmp_path / "result.json")

@@ -34,6 +34,8 @@ def test_time_is_measured_only_on_a_fitted_gpu_inside_the_fitted_range():
     outside = price("moe-layer", "h100-sxm", LAYER | {"hidden": 20480})
     assert outside.kind == "assumed"
     assert outside.extrapolated == ["hidden 20480 outside of 2048 to 6144"]
+    wide = price("moe-layer", "h100-sxm", LAYER | {"ep": 16})
+    assert wide.extrapolated == ["gpus 16 outside of 1 to 8"]
     other = price("moe-layer", "rtx-4090", LAYER)
     assert (other.constants, other.kind) == ("class", "datasheet")
 

@@ -70,6 +70,11 @@ def test_a_gpu_without_measurements_is_priced_by_the_class_and_says_so(moe_table
     assert found.cells[0].constants == "datasheet and class constants"
 
 
+def test_rows_outside_of_the_fitted_range_are_counted(moe_table):
+    found = validate_table(moe_table({"tokens": [8, 8, 8], "hidden": [2048, 20480, 1024]}), "moe_layer")
+    assert found.notes[-1] == "2 rows lie outside of the fitted range: extrapolated"
+
+
 def test_it_says_where_the_routing_is_from(moe_table):
     found = validate_table(moe_table({"tokens": [8, 16], "distribution": ["power_law_1.2"] * 2}), "moe_layer")
     assert found.notes == ("routing of 0 rows from workload statistics, of 2 from moesim's own draws",)
@@ -91,6 +96,6 @@ def test_every_shared_row_is_scored_or_named(kind, shared_data):
 
 def test_the_fitted_gpus_stay_inside_the_targets(shared_data):
     for cell in validate_table(shared_data / "measured" / "moe_layer.parquet", "moe_layer").cells:
-        if cell.slice == "tp*ep<=8":
+        if cell.slice == "bfloat16 tp*ep<=8":
             assert cell.score.mape < MUST[cell.bucket], cell
             assert cell.score.mape < min(value for value in cell.naive.values() if value is not None), cell

@@ -89,11 +89,15 @@ def record(model: Any, shape: Shape, corpus: Corpus, streams: TokenStreams, trai
         suppress_tokens=[0],  # a request does not wander into another document
     )
     card = trace.card.model_dump() | {
-        "model": f"{type(model).__name__}, trained from scratch; the shape of {shape.stands_in_for}",
+        "model": shape.name,
         "licence": "Apache-2.0 (the trace; the text that was read stays under its own licences, see domains)",
         "source": f"documents of Debian packages, {VOCABULARY} BPE tokens; corpus sha256 {corpus.digest()}",
         "versions": trace.card.versions | {"tokenizers": tokenizers.__version__},
-        "training": training | {"training_tokens": streams.tokens("train")},
+        "training": {
+            "architecture": f"{type(model).__name__}, trained from scratch; the shape of {shape.stands_in_for}",
+            **training,
+            "training_tokens": streams.tokens("train"),
+        },
         "evaluation": evaluate(model, streams) | {"temperature": TEMPERATURE},
         "statistics": routing_statistics(trace),
         "notes": NOTES,

@@ -21,49 +21,50 @@ from moesim.replay.kernels.policy import admit, before_insert, on_bypass, on_evi
 from moesim.replay.kernels.uses import Uses
 
 
-def sequential(caches: Caches, uses: Uses, first_visit: int, stop_visit: int) -> None:
-    """Replay some visits; ``uses.hit`` says of each activation whether it was one.
+def sequential(caches: Caches, uses: Uses, first_step: int, stop_step: int) -> None:
+    """Replay some steps; ``uses.hit`` says of each activation whether it was one.
 
     The books are kept here in place of ``kernels.caches``, and only where something changes, which doubles the speed.
     """
-    layers, one_cache = uses.layers, len(caches.books) == 1
-    own = caches.books[0]
+    one_cache, own = len(caches.books) == 1, caches.books[0]
     first_key = own[KEY_START]
     state_i, state_f = caches.state_i[own[I_START] : own[I_STOP]], caches.state_f[own[F_START] : own[F_STOP]]
     locked = caches.locked[first_key : own[KEY_STOP]]
-    for visit in range(first_visit, stop_visit):
-        layer = visit % layers
-        if not one_cache:
-            own = caches.books[layer]
-            first_key = own[KEY_START]
-            state_i, state_f = caches.state_i[own[I_START] : own[I_STOP]], caches.state_f[own[F_START] : own[F_STOP]]
-            locked = caches.locked[first_key : own[KEY_STOP]]
-        on_visit(state_i, state_f, layer, uses.starts_request[visit // layers] and (layer == 0 or not one_cache))
-        begin, end = uses.start[visit], uses.start[visit + 1]
-        now = own[NOW] - begin
-        for place in range(begin, end):
-            key = uses.key[place]
-            note = uses.note[place] if len(uses.note) else 0.0
-            if caches.held[key]:
-                uses.hit[place] = 1
-                on_hit(state_i, state_f, key - first_key, now + place, note)
-                continue
-            uses.hit[place] = 0
-            before_insert(state_i, state_f, key - first_key)
-            used = own[USED] + caches.sizes[key]
-            while used > own[CAPACITY]:
-                leaver = victim(state_i, state_f, locked) + first_key
-                if leaver < first_key or leaver >= own[KEY_STOP] or caches.held[leaver] != KEPT:
-                    caches.common[FAULT] = 1
-                    return
-                on_evict(state_i, state_f, leaver - first_key)
-                caches.held[leaver] = ABSENT
-                used -= caches.sizes[leaver]
-            if admit(state_i, state_f, key - first_key, now + place, note):
-                on_insert(state_i, state_f, key - first_key, now + place, note)
-                caches.held[key] = KEPT
-            else:
-                on_bypass(state_i, state_f, key - first_key, now + place, note)
-                used -= caches.sizes[key]
-            own[USED] = used
-        own[NOW] = now + end
+    for step in range(first_step, stop_step):
+        for layer in range(uses.layers):
+            if not one_cache:
+                own = caches.books[layer]
+                first_key = own[KEY_START]
+                state_i = caches.state_i[own[I_START] : own[I_STOP]]
+                state_f = caches.state_f[own[F_START] : own[F_STOP]]
+                locked = caches.locked[first_key : own[KEY_STOP]]
+            on_visit(state_i, state_f, layer, uses.starts_request[step] and (layer == 0 or not one_cache))
+            visit = step * uses.layers + layer
+            begin, end = uses.start[visit], uses.start[visit + 1]
+            now = own[NOW] - begin
+            for place in range(begin, end):
+                key = uses.key[place]
+                note = uses.note[place] if len(uses.note) else 0.0
+                if caches.held[key]:
+                    uses.hit[place] = True
+                    on_hit(state_i, state_f, key - first_key, now + place, note)
+                    continue
+                uses.hit[place] = False
+                before_insert(state_i, state_f, key - first_key)
+                used = own[USED] + caches.sizes[key]
+                while used > own[CAPACITY]:
+                    leaver = victim(state_i, state_f, locked) + first_key
+                    if leaver < first_key or leaver >= own[KEY_STOP] or caches.held[leaver] != KEPT:
+                        caches.common[FAULT] = 1
+                        return
+                    on_evict(state_i, state_f, leaver - first_key)
+                    caches.held[leaver] = ABSENT
+                    used -= caches.sizes[leaver]
+                if admit(state_i, state_f, key - first_key, now + place, note):
+                    on_insert(state_i, state_f, key - first_key, now + place, note)
+                    caches.held[key] = KEPT
+                else:
+                    on_bypass(state_i, state_f, key - first_key, now + place, note)
+                    used -= caches.sizes[key]
+                own[USED] = used
+            own[NOW] = now + end

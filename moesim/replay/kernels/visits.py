@@ -24,14 +24,14 @@ from moesim.replay.kernels.caches import (
 from moesim.replay.kernels.uses import Uses
 
 
-def by_visit(caches: Caches, uses: Uses, first_visit: int, stop_visit: int, evict_after: bool) -> int:
-    """Replay some visits; ``uses.hit`` says of each lookup whether it was one.
+def by_visit(caches: Caches, uses: Uses, first_step: int, stop_step: int, evict_after: bool) -> int:
+    """Replay some steps; ``uses.hit`` says of each lookup whether it was one.
 
     Returns:
         The most that was held beyond the capacity.
     """
     overshoot, one_cache = 0, len(caches.books) == 1
-    for visit in range(first_visit, stop_visit):
+    for visit in range(first_step * uses.layers, stop_step * uses.layers):
         layer = visit % uses.layers
         cache = 0 if one_cache else layer
         starts = uses.starts_request[visit // uses.layers] and (layer == 0 or not one_cache)

@@ -110,9 +110,9 @@ def curves(figure: Figure, data: Curves) -> None:
         policy: {slots: scale * fmean(values) for slots, values in points} for policy, points in data.points.items()
     }
     if data.floor:
-        slots, floor = zip(*data.floor, strict=True)
-        axes.fill_between(slots, floor, color=palette.FAINT, linewidth=0)
-        axes.plot(slots, floor, color=palette.INK, linewidth=0.9, linestyle=(0, (1, 1.2)))
+        sizes, floor = zip(*data.floor, strict=True)
+        axes.fill_between(sizes, floor, color=palette.FAINT, linewidth=0)
+        axes.plot(sizes, floor, color=palette.INK, linewidth=0.9, linestyle=(0, (1, 1.2)))
     for policy, smaller, larger in data.cliffs:
         found = [(slots, means[policy][slots]) for slots in (smaller, larger) if slots in means.get(policy, {})]
         axes.plot(*zip(*found, strict=True), color=data.looks[policy].colour, linewidth=6, alpha=0.3)

@@ -36,6 +36,7 @@ def of_time(part: str) -> str:
     """The colour of a part of the simulated time; grey for one that has none of its own."""
     return TIME.get(part, GREY)
 
+
 #: Lines of a figure: Okabe and Ito's colours but for yellow, then Tol's wine; what is a bound is ink or grey.
 SERIES = (BLUE, "#d55e00", "#009e73", "#cc79a7", "#e69f00", SKY, "#882255")
 BOUNDS = (INK, GREY)

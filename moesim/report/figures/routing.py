@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from textwrap import shorten
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -35,24 +35,24 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """Lines in one frame; ``marks``: places on the x axis with a colour and a word."""
+    """Lines in one frame; ``marks``: places on the x axis, where one token's cycle fits, with a colour."""
 
     lines: Sequence[Line]
     label: str
     x_label: str = "MoE layer"
     is_share: bool = False
     x_base: int | None = None
-    marks: Sequence[tuple[float, str, str]] = ()
+    marks: Sequence[tuple[float, str]] = ()
 
 
 def distinct(figure: Figure, data: tuple[Sequence[Distinct], str]) -> None:
-    """Experts of a layer that B tokens touch: recorded (in a colour), if routing were uniform, and the most possible."""
+    """Experts of a layer that B tokens touch: recorded (coloured), if routing were uniform, and at most."""
     axes = figure.subplots()
     rows, colour = data
     batches = [row.batch for row in rows]
     axes.plot(batches, [row.bound for row in rows], color=palette.GREY, linewidth=1, linestyle=(0, (1, 1.2)))
     axes.plot(batches, [row.uniform for row in rows], color=palette.INK, linewidth=1.1, linestyle=DASHES)
-    hollow = {"markerfacecolor": "white", "markeredgewidth": 1.0, "markersize": 4, "linewidth": 0.9}
+    hollow: Any = {"markerfacecolor": "white", "markeredgewidth": 1.0, "markersize": 4, "linewidth": 0.9}
     _plot(axes, batches, [row.requests for row in rows], colour, marker="s", **hollow)
     _plot(axes, batches, [row.sequence for row in rows], colour, marker="o", markersize=4)
     axes.set_xscale("log", base=2)
@@ -75,8 +75,6 @@ def chart(figure: Figure, data: Chart) -> None:
         style = {"linestyle": DASHES, "linewidth": 0.9} if line.dashed else {}
         marks = {} if line.dashed else {"marker": line.look.marker, "markersize": 3 if len(values) <= 32 else 2}
         _plot(axes, places, values, line.look.colour, **style, **marks)
-    for place, colour, _ in data.marks:
-        axes.axvline(place, color=colour, linewidth=0.9, linestyle=(0, (1, 1.2)))
     if data.x_base is not None:
         _powers(axes, data)
     axes.set_ylim(bottom=0)
@@ -85,11 +83,10 @@ def chart(figure: Figure, data: Chart) -> None:
     axes.grid(axis="y")
     axes.set_xlabel(data.x_label)
     axes.set_ylabel(data.label)
-    for place, colour, word in data.marks:
-        axes.annotate(
-            word, (place, 0), (2, 4), xycoords=("data", "axes fraction"), textcoords="offset points", color=colour,
-            rotation=90, ha="left", va="bottom", fontsize=6.5,
-        )  # fmt: skip
+    for place, colour in data.marks:
+        axes.axvline(place, color=colour, linewidth=0.9, linestyle=(0, (1, 1.2)))
+        words: Any = {"rotation": 90, "fontsize": 6.5, "color": palette.INK, "transform": axes.get_xaxis_transform()}
+        axes.text(place, 0.02, " one token's cycle", va="bottom", **words)
     figure.subplots_adjust(left=0.145, right=0.975, bottom=0.175, top=0.965)
 
 
@@ -101,12 +98,12 @@ def _powers(axes: Axes, data: Chart) -> None:
     axes.minorticks_off()
 
 
-def groups(figure: Figure, data: tuple[Sequence[Group], Mapping[str, float | None]]) -> None:
+def groups(figure: Figure, data: tuple[Sequence[Group], Mapping[str, float | None], str]) -> None:
     """Of every domain, how many experts share its load, and how far it is from the rest; references as strokes."""
-    rows, references = data
+    rows, references, colour = data
     spread, apart = figure.subplots(1, 2, sharey=True)
     for axes, name in ((spread, "effective_experts"), (apart, "divergence_from_rest")):
-        _plot(axes, [getattr(row, name) for row in rows], range(len(rows)), palette.BLUE, marker="o", linestyle="")
+        _plot(axes, [getattr(row, name) for row in rows], range(len(rows)), colour, marker="o", linestyle="")
         reference = references.get(name)
         if reference is not None:
             axes.axvline(reference, color=palette.INK, linewidth=0.9, linestyle=DASHES)
@@ -122,7 +119,7 @@ def groups(figure: Figure, data: tuple[Sequence[Group], Mapping[str, float | Non
     figure.subplots_adjust(left=0.31, right=0.97, bottom=0.42 / height, top=1 - 0.06 / height, wspace=0.14)
 
 
-def _plot(axes: Axes, x: Sequence[float] | Values, y: Sequence[float] | Values, colour: str, **style: object) -> None:
+def _plot(axes: Axes, x: Sequence[float] | Values, y: Sequence[float] | Values, colour: str, **style: Any) -> None:
     """A line with gaps where a value is missing."""
     places, values = (np.array([np.nan if item is None else item for item in line], float) for line in (x, y))
     axes.plot(places, values, **{"color": colour, "markeredgewidth": 0, **style})

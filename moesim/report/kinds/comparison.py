@@ -25,8 +25,8 @@ FILE = "comparison.json"
 MAX_ROWS = 400
 LIMITS = {
     "policy": "the fewest fetches that any policy needs at this size are far fewer: a better policy could help",
-    "working set": "near the fewest fetches, and even these miss more than half of the lookups: only a larger cache helps",
-    "near the optimum": "near the fewest fetches that any policy needs at this size: little is left for a better policy",
+    "working set": "near the fewest fetches, and even these miss most lookups: only a larger cache helps",
+    "near the optimum": "near the fewest fetches that any policy needs at this size: little is left to gain",
     "not proven": "the fewest fetches at this size are not known, so nothing is said",
 }
 
@@ -137,7 +137,8 @@ def section(result: ComparisonResult, place: Place, looks: Mapping[str, Style]) 
     limits = [[_limit(runs) if runs else None for runs in row] for row in cells]
     wasted = [[_wasted(runs) if runs else None for runs in row] for row in cells]
     runs = [run for cell in place.cells for run in cell.runs]
-    shares = {kind: fmean(run.evidence_shares.get(kind, 0.0) for run in runs) for kind in EVIDENCE}
+    found = [{str(kind): share for kind, share in run.evidence_shares.items()} for run in runs]
+    shares = {kind: fmean(each.get(kind, 0.0) for each in found) for kind in EVIDENCE}
     return Section(
         place=place,
         title=place.name or "All runs",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
@@ -22,7 +21,19 @@ FILE = "trace.json"
 #: Fewer tokens than this make every figure rough.
 FEW_TOKENS = 2000
 #: Keys of a card that the page shows elsewhere, or that are too long to read.
-_NOT_SHOWN = ("name", "model", "origin", "licence", "domains", "moe_layer_indices", "expert_bytes", "transforms")
+_NOT_SHOWN = (
+    "name",
+    "model",
+    "origin",
+    "licence",
+    "sha256",
+    "num_experts",
+    "top_k",
+    "domains",
+    "moe_layer_indices",
+    "expert_bytes",
+    "transforms",
+)
 
 
 @dataclass(frozen=True)
@@ -94,7 +105,7 @@ def tell(name: str, trace: TraceFigures, look: Style) -> Told:
             height_in=2.6,
             alt=f"Distinct experts of a layer that a batch of tokens touches, {name}",
         ),
-        groups=_groups(trace, figures),
+        groups=_groups(name, figures, look.colour),
         facts=list(_facts(trace)),
         notes=[str(note) for note in notes] if isinstance(notes, list) else [str(notes)],
     )
@@ -113,12 +124,14 @@ def answer(one: Told) -> str:
     overlap = figures.consecutive_overlap.mean
     if overlap is not None:
         chance = formats.times(overlap / figures.chance_overlap)
-        sentences.append(f"A token shares {formats.percent(overlap)} of its experts with the one before, {chance} chance.")
+        sentences.append(
+            f"A token shares {formats.percent(overlap)} of its experts with the one before, {chance} chance."
+        )
     lru = trace.layer_lru
     if lru.hit_rate_per_lookup is not None:
         sentences.append(
-            f"While decoding, an LRU of {lru.slots} experts in each layer hits {formats.percent(lru.hit_rate_per_lookup)} "
-            f"of lookups (uniform routing: {formats.percent(lru.uniform)})."
+            f"While decoding, an LRU of {lru.slots} experts in each layer hits "
+            f"{formats.percent(lru.hit_rate_per_lookup)} of lookups (uniform routing: {formats.percent(lru.uniform)})."
         )
     return " ".join(sentences) or "It has too few tokens for any figure."
 
@@ -165,6 +178,9 @@ def warnings(one: Told) -> Iterator[tuple[str, str]]:
     for label in trace.labels:
         if label != "synthetic":
             yield label, f"says the card of {trace.name}."
+    if trace.card.get("training"):
+        told = "was trained for it: the routing is real, its magnitudes are not those of a large model"
+        yield "small model", f"the model behind {trace.name} {told}."
     if trace.transforms:
         yield "transformed", f"{trace.name}: {', '.join(trace.transforms)}."
     if trace.tokens_used < trace.tokens:
@@ -194,8 +210,10 @@ def charts(told: Sequence[Told]) -> dict[str, Markup]:
     curves = [line for one in told for line in _hit_lines(one)]
     if curves:
         x_label = "cache, as a share of all experts' bytes"
-        marks = [mark for one in told for mark in _cliff(one)]
-        drawn["hits"] = Chart(curves, "hit rate per lookup (%)", x_label, is_share=True, x_base=2, marks=marks)
+        marks = {f"{place:.3f}": (place, colour) for one in told for place, colour in _cliff(one)}
+        drawn["hits"] = Chart(
+            curves, "hit rate per lookup (%)", x_label, is_share=True, x_base=2, marks=list(marks.values())
+        )
     return {
         name: draw(routing.chart, data, height_in=2.4, alt=f"{data.label} by {data.x_label}")
         for name, data in drawn.items()
@@ -245,7 +263,7 @@ def _hit_lines(one: Told) -> Iterator[Line]:
         yield Line(curve.hit_rate_per_lookup, one.look, dashed=number > 0, x=curve.capacity_share)
 
 
-def _cliff(one: Told) -> Iterator[tuple[float, str, str]]:
+def _cliff(one: Told) -> Iterator[tuple[float, str]]:
     """Where a global LRU holds just what one token's cycle through the layers asks for."""
     trace, figures = one.trace, one.figures
     curve = trace.hit_curves[0] if trace.hit_curves else None
@@ -254,10 +272,10 @@ def _cliff(one: Told) -> Iterator[tuple[float, str, str]]:
     every = curve.capacity_bytes[-1] / curve.capacity_share[-1]
     cycle = figures.cycle_bytes if figures.cycle_bytes is not None else figures.cycle_experts
     if cycle is not None:
-        yield cycle / every, one.look.colour, "one token's cycle"
+        yield cycle / every, one.look.colour
 
 
-def _groups(trace: TraceFigures, figures: PhaseFigures) -> Markup | None:
+def _groups(name: str, figures: PhaseFigures, colour: str) -> Markup | None:
     if not figures.domains:
         return None
     mean = figures.mean_request
@@ -265,8 +283,8 @@ def _groups(trace: TraceFigures, figures: PhaseFigures) -> Markup | None:
     references["divergence_from_rest"] = None if mean is None else mean.divergence_from_rest
     rows = sorted(figures.domains, key=lambda group: group.effective_experts or 0.0)
     height = 0.6 + 0.16 * len(rows)
-    alt = f"Effective experts and divergence of each domain, {trace.name}"
-    return draw(routing.groups, (rows, references), height_in=height, alt=alt)
+    alt = f"Effective experts and divergence of each domain, {name}"
+    return draw(routing.groups, (rows, references, colour), height_in=height, alt=alt)
 
 
 def _facts(trace: TraceFigures) -> Iterator[tuple[str, str]]:

@@ -65,7 +65,8 @@ def _work(
 ) -> dict[str, Floats]:
     tokens, topk, experts = (table.number(name)[rows] for name in ("tokens", "topk", "experts"))
     ranks = table.number("ep", 1.0)[rows]
-    width, local = table.number("intermediate")[rows] / table.number("tp", 1.0)[rows], experts / ranks
+    slices = table.number("tp", 1.0)[rows]
+    width, local = table.number("intermediate")[rows] / slices, experts / ranks
     pairs, distinct = share[rows, 0], share[rows, 1]
     if stack in OLD_RELEASES:
         few = (ranks > 1) & (tokens * topk < FEW_PAIRS * experts)
@@ -83,6 +84,7 @@ def _work(
         "matrices": np.where((gated[rows] > 0) | fixed, 3.0, 2.0),
         "local_experts": local,
         "ranks": ranks,
+        "gpus": slices * ranks,
         "pairs": pairs,
         "distinct": distinct,
         "weight_bytes": np.full(len(rows), DTYPES[dtype][1]),
@@ -135,7 +137,9 @@ def _within(table: Table) -> NDArray[np.bool_]:
 
 
 def _slices(table: Table) -> tuple[Ints, tuple[str, ...]]:
-    return (~_within(table)).astype(np.int64), ("tp*ep<=8", "tp*ep>8")
+    codes, dtypes = table.texts["dtype"]
+    names = tuple(f"{dtype} tp*ep{degree}" for dtype in dtypes for degree in ("<=8", ">8"))
+    return codes * 2 + ~_within(table), names
 
 
 MOE_LAYER = Kind(
@@ -147,5 +151,5 @@ MOE_LAYER = Kind(
     bucket_key="tokens",
     buckets=lambda table: by_tokens(table.number("tokens")),
     slices=_slices,
-    range_columns=("tokens", "hidden", "width", "local_experts", "topk"),
+    range_columns=("tokens", "hidden", "width", "local_experts", "topk", "gpus"),
 )
