@@ -11,18 +11,21 @@ from __future__ import annotations
 FIXED_TILES = ("sglang triton", "vllm triton 0.14")
 #: Stacks of older releases, whose benchmark routed very small batches of expert-parallel ranks differently.
 OLD_RELEASES = ("vllm triton 0.14", "trtllm cutlass 1.0")
-#: (experts of a rank, width) with tuned tiles in bf16, by stack. Assumed: files named ``E=...,N=...`` stand in the
-#: software's folders of tuned tiles for most of them; where none was seen, the step of the fixed tiles is missing in
-#: the measurements (SGLang: E=128 and E=16 on Hopper and Blackwell; vLLM: E=128 also on Ampere).
-_MIXTRAL = frozenset((8, width) for width in (14336, 7168, 4096, 3584, 2048, 1792))
-_MANY = frozenset({(128, 192), (128, 384), (128, 768), (16, 1024), (16, 2048)})
+#: (experts of a rank, width) with tuned tiles in bf16: the software ships files named ``E=...,N=...,device_name=...``
+#: for them (vLLM ``fused_moe/configs``, SGLang ``fused_moe_triton/configs``). Looked up there by name: on the A100 8 x
+#: 7168, 4096, 3584, 1792 and 128 x 192 (vLLM only), not 8 x 14336, 128 x 384, 128 x 768, 16 x 1024; on the H100 8 x
+#: 14336, 7168, 128 x 192, 384, 768 and 16 x 1024. Assumed: the rest, H200 and B200 as the H100, other GPUs none.
+_AMPERE = frozenset((8, width) for width in (7168, 4096, 3584, 2048, 1792))
+_HOPPER = _AMPERE | {(8, 14336), (128, 192), (128, 384), (128, 768), (16, 1024), (16, 2048)}
 
 
 def tuned_shapes(stack: str, compute_capability: float) -> frozenset[tuple[int, int]]:
     """(experts of a rank, width) for which a stack ships tuned tiles."""
-    if stack == "sglang triton" and compute_capability < 9:
-        return _MIXTRAL
-    return _MIXTRAL | _MANY
+    if compute_capability in (9.0, 10.0):
+        return _HOPPER
+    if compute_capability == 8.0:
+        return _AMPERE if stack.startswith("sglang") else _AMPERE | {(128, 192)}
+    return frozenset()
 
 
 def moe_stack(backend: str, kernel_source: str = "", compute_capability: float = 9.0) -> str:

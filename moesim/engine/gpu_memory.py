@@ -49,7 +49,10 @@ class GpuMemory:
         self._awaited: dict[int, simpy.Event] = {}
         self._unused: set[int] = set()
         self.visit = 0
-        self._since = [0 if self.holds(key) else -1 for key in range(visits.num_keys)]
+        held = [is_held for cache in self._caches.caches for is_held in cache.resident]
+        self._since = [
+            0 if is_held else -1 for is_held in held
+        ]  # since which visit; -1: not held
         self._resident_visits = [0] * visits.num_keys
         self.used_bytes = sum(cache.used_bytes for cache in self._caches.caches)
         self.counts = PrefetchCounts()
@@ -69,8 +72,7 @@ class GpuMemory:
 
     def holds(self, key: int) -> bool:
         """Whether the expert has space here (its transfer may still be under way)."""
-        cache, first = self._caches.of_key(key)
-        return cache.resident[key - first]
+        return self._since[key] >= 0
 
     def begin_visit(self, layer: int, members: Sequence[int]) -> None:
         """The router of the running visit has chosen ``members``."""

@@ -25,13 +25,14 @@ from typing import Any
 from moesim.errors import PolicyError
 from moesim.policies.api import Policy
 from moesim.replay.kernels import policy as stand_ins
+from moesim.replay.kernels.distances import lookup_distances, use_distances
 from moesim.replay.kernels.sequential import sequential
 from moesim.replay.kernels.timeline import timeline
 from moesim.replay.kernels.visits import by_visit
 from moesim.replay.source import module_source
 
 _WITH_A_POLICY = (sequential, by_visit, timeline)
-_WITHOUT = ()
+_WITHOUT = (use_distances, lookup_distances)
 _in_use: set[ModuleType] = set()
 
 

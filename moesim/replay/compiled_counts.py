@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.policies.api import CacheContext, Policy
+from moesim.replay import compile
 from moesim.replay.compile import run
 from moesim.replay.kernels.uses import Uses
 from moesim.replay.packed import check_fault, pack
@@ -55,6 +56,11 @@ def replay(
         check_fault(policy, caches)
         progress(stop * visits.num_layers)
     return uses.hit, overshoot
+
+
+def is_at_hand(policy: Policy) -> bool:
+    """Whether this process has the policy's kernels already."""
+    return compile.is_compiled(policy)
 
 
 def notes_array(visits: Visits, policy: Policy) -> NDArray[np.float64]:

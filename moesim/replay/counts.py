@@ -17,13 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.errors import PolicyError
-from moesim.policies.api import Policy
-from moesim.replay.expert_cache import CachePartition, partition
+from moesim.policies.api import CacheContext, Policy
+from moesim.replay import compiled_counts
+from moesim.replay.expert_cache import CachePartition, ExpertCache, contexts
 from moesim.traces.trace import DECODE
 from moesim.traces.visits import Visits
 
 Rule = Literal["reserve", "evict_after", "sequential"]
 Phase = Literal["all", "decode"]
+#: From so many activations on a replay runs compiled. Interpreted, that many take a second or two.
+COMPILE_FROM = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -93,26 +96,40 @@ def count(
         PolicyError: the largest expert does not fit, or the policy needs a training split and there is none.
     """
     _check(sizes, policy, capacity_bytes, visits.num_layers if per_layer else 1, training_uses)
-    caches = partition(
-        policy,
+    parts = contexts(
         sizes,
         capacity_bytes,
         experts_per_layer=visits.num_experts,
         per_layer=per_layer,
         training_uses=training_uses,
     )
-    replay = {"reserve": _reserve, "evict_after": _evict_after, "sequential": _sequential}[rule]
+    replay = compiled_counts.replay if _worth_compiling(visits, policy) else _interpreted
+    hit, overshoot = replay(visits, policy, parts, rule, progress)
     if rule == "sequential":
         visit_of_lookup = np.repeat(np.arange(visits.num_visits), np.diff(visits.activation_start))
         keys = visits.activation_key
     else:
         visit_of_lookup = np.repeat(np.arange(visits.num_visits), np.diff(visits.lookup_start))
         keys = visits.lookup_key
-    hit, overshoot = replay(visits, caches, notes_of(visits, policy), progress)
     counted = np.full(visits.num_visits, True)
     if phase == "decode":
         counted = np.repeat(visits.steps.phase == DECODE, visits.num_layers)
     return _tally(visits, sizes, keys, visit_of_lookup, hit, counted, overshoot)
+
+
+def _interpreted(
+    visits: Visits, policy: Policy, parts: list[CacheContext], rule: Rule, progress: Callable[[int], None]
+) -> tuple[NDArray[np.bool_], int]:
+    """Whether each lookup was a hit, and the most that was held beyond the capacity."""
+    caches = CachePartition(tuple(ExpertCache(policy, part) for part in parts), visits.num_experts)
+    run = {"reserve": _reserve, "evict_after": _evict_after, "sequential": _sequential}[rule]
+    hit, overshoot = run(visits, caches, notes_of(visits, policy), progress)
+    return np.array(hit, dtype=np.bool_), overshoot
+
+
+def _worth_compiling(visits: Visits, policy: Policy) -> bool:
+    """Whether the replay is long enough to pay for loading (the first time: compiling) kernels."""
+    return len(visits.activation_key) >= COMPILE_FROM or compiled_counts.is_at_hand(policy)
 
 
 def notes_of(visits: Visits, policy: Policy) -> list[float]:
@@ -214,15 +231,14 @@ def _tally(
     sizes: NDArray[np.int64],
     keys: NDArray[np.int64],
     visit_of_lookup: NDArray[np.int64],
-    hit: list[bool],
+    hit: NDArray[np.bool_],
     counted: NDArray[np.bool_],
     overshoot: int,
 ) -> Counts:
-    hits = np.array(hit, dtype=bool)
     layers = visits.num_layers
     wanted = counted[visit_of_lookup]
     layer = keys[wanted] // visits.num_experts
-    missed = ~hits[wanted]
+    missed = ~hit[wanted]
     activation_visit = np.repeat(np.arange(visits.num_visits), np.diff(visits.activation_start))
     activation_layer = visits.activation_key[counted[activation_visit]] // visits.num_experts
     fetched = np.zeros(layers, dtype=np.int64)
@@ -233,5 +249,5 @@ def _tally(
         hits=np.bincount(layer[~missed], minlength=layers).astype(np.int64),
         fetched_bytes=fetched,
         overshoot_bytes=overshoot,
-        hit=hits[wanted],
+        hit=hit[wanted],
     )

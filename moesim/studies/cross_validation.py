@@ -25,10 +25,13 @@ WAYS = ("shapes", "models", "gpus")
 
 
 def cross_validate(table: Table, kind: Kind, stats: Table | None, way: str) -> Validation:
-    """Score predictions that never saw the row's shape, model or GPU. Rows that fits don't use are left aside."""
-    table = table.rows(kind.fits(table) & (table.number("latency_us") > 0))
+    """Score predictions that never saw the row's shape, model or GPU. Rows that fits don't use are counted."""
+    used = kind.fits(table) & (table.number("latency_us") > 0)
+    unused = int((~used).sum())
+    table = table.rows(used)
     groups = measured_groups(table, kind, stats)
-    prediction = Prediction(np.full(table.size, np.nan))
+    outside = {"left out of the fits: more GPUs or nodes than they cover": unused} if unused else {}
+    prediction = Prediction(np.full(table.size, np.nan), outside=outside)
     for name, formula in _naive(kind, table, stats):
         prediction.naive[name] = formula
     splits = _without_gpus(groups) if way == "gpus" else _without_shapes(groups, _labels(table, kind, way))

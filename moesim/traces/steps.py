@@ -64,7 +64,7 @@ def closed_loop(
     Raises:
         TraceError: no request, or none has a row left.
     """
-    waiting = deque(_Request(trace, i, id, max_prompt, max_output) for i, id in enumerate(requests))
+    waiting = deque(_Request(trace, place, number, max_prompt, max_output) for place, number in enumerate(requests))
     waiting = deque(request for request in waiting if request.has_rows)
     if not waiting:
         raise TraceError.of(trace.card.name, "the workload selects no token of this trace")
@@ -108,18 +108,18 @@ def recorded(trace: RoutingTrace, requests: list[int]) -> Steps:
     borders = np.flatnonzero(np.diff(trace.step[rows])) + 1
     groups = np.split(rows, borders)
     steps = [(int(trace.phase[group].min()), group) for group in groups]
-    order = [_Request(trace, i, id, None, None) for i, id in enumerate(requests)]
+    order = [_Request(trace, place, number, None, None) for place, number in enumerate(requests)]
     return _pack(steps, order, [-1] * len(order))
 
 
 class _Request:
     """One request's rows, split by phase, and how far its decode has come."""
 
-    def __init__(self, trace: RoutingTrace, place: int, id: int, max_prompt: int | None, max_output: int | None):  # noqa: A002
-        rows = trace.rows_of(id)
+    def __init__(self, trace: RoutingTrace, place: int, number: int, max_prompt: int | None, max_output: int | None):
+        rows = trace.rows_of(number)
         row = np.arange(rows.start, rows.stop)
         phase = trace.phase[rows]
-        self.place, self.id = place, id
+        self.place, self.number = place, number
         self.prefill = row[phase == PREFILL]
         if max_prompt is not None:
             self.prefill = self.prefill[max(0, len(self.prefill) - max_prompt) :]
@@ -146,6 +146,6 @@ def _pack(steps: list[tuple[int, Ints]], requests: list[_Request], predecessor: 
         row_start=np.concatenate([[0], np.cumsum([len(rows) for _, rows in steps])]).astype(np.int64),
         row=np.concatenate([rows for _, rows in steps]).astype(np.int64),
         phase=np.array([phase for phase, _ in steps], dtype=np.uint8),
-        request=np.array([request.id for request in requests], dtype=np.int64),
+        request=np.array([request.number for request in requests], dtype=np.int64),
         predecessor=np.array(predecessor, dtype=np.int64),
     )

@@ -25,6 +25,8 @@ def test_the_stack_follows_from_backend_kernel_and_gpu(backend, source, capabili
 
 
 def test_tuned_tiles_are_known_by_experts_and_width():
-    assert (8, 14336) in tuned_shapes("sglang triton", 8.0)
+    assert (8, 7168) in tuned_shapes("sglang triton", 8.0)
     assert (128, 192) not in tuned_shapes("sglang triton", 8.0)
+    assert (128, 192) in tuned_shapes("vllm triton 0.14", 8.0)
     assert (128, 192) in tuned_shapes("sglang triton", 9.0)
+    assert not tuned_shapes("sglang triton", 8.9)

@@ -308,6 +308,11 @@ def curves_of(result):
     return comparison.curve_figures(places(result)[0], styles(list(SMALL), ["belady"]), result.cliffs)
 
 
+def test_the_bound_on_fetches_is_the_lowest_that_any_run_names():
+    found = places(make({"runs.1.fewest_fetches": 1500, "runs.2.fewest_fetches": None}))[0]
+    assert comparison._fewest(found) == [(80.0, 1500.0), (160.0, 2000.0)]
+
+
 def test_nothing_is_drawn_where_nothing_is_known(quick):
     unknown = {f"runs.{number}.fetches": None for number in range(8)}
     html = render_comparison(make(unknown | {f"runs.{number}.prefetch_wasted_bytes": 0 for number in range(8)}))

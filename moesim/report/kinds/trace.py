@@ -13,27 +13,15 @@ from moesim.report.figures import routing
 from moesim.report.figures.canvas import draw
 from moesim.report.figures.lines import Style, styles
 from moesim.report.figures.routing import Chart, Line
-from moesim.report.render import given, render
+from moesim.report.render import render
 from moesim.report.routing_table import BATCH, main_phase, table
 from moesim.results.trace_figures import PerLayer, PhaseFigures, SavedTraces, TraceFigures, load_traces
 
 FILE = "trace.json"
 #: Fewer tokens than this make every figure rough.
 FEW_TOKENS = 2000
-#: Keys of a card that the page shows elsewhere, or that are too long to read.
-_NOT_SHOWN = (
-    "name",
-    "model",
-    "origin",
-    "licence",
-    "sha256",
-    "num_experts",
-    "top_k",
-    "domains",
-    "moe_layer_indices",
-    "expert_bytes",
-    "transforms",
-)
+#: Keys of a card that are told as they are.
+_TOLD_OF_CARD = ("source", "tool", "num_shared_experts", "expert_precision")
 
 
 @dataclass(frozen=True)
@@ -295,7 +283,7 @@ def _facts(trace: TraceFigures) -> Iterator[tuple[str, str]]:
     yield "recorded", f"{formats.percent(trace.recorded_share)} of choices"
     yield "origin", ", ".join([trace.origin, *trace.labels, *trace.transforms])
     yield "licence", trace.licence or "unknown"
-    for key, item in given({key: item for key, item in trace.card.items() if key not in _NOT_SHOWN}).items():
-        if isinstance(item, str | int):
-            yield formats.words(key), formats.value(key, item)
+    for key in _TOLD_OF_CARD:
+        if trace.card.get(key):
+            yield formats.words(key), formats.value(key, trace.card[key])
     yield "SHA-256", trace.sha256
