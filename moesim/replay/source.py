@@ -119,7 +119,7 @@ class _Gatherer:
             here, is_entry = _function(function), done < len(entries)
             tree = _Rewriter(self, here, here.arrays if is_entry else _needs(function)).visit(deepcopy(here.tree))
             tree.name, tree.decorator_list = name, []
-            is_kernel = function.__module__.startswith(self._place.rpartition(".")[0])
+            is_kernel = function.__module__.startswith(self._place.rpartition(".")[0]) and "distances" not in function.__module__
             decorator = _ENTRY if is_entry else _INNER if is_kernel else _INLINE
             yield f"{decorator}\n{ast.unparse(ast.fix_missing_locations(tree))}"
             done += 1

@@ -27,7 +27,7 @@ class Cell(_Part):
 
 
 class RunRow(_Part):
-    """One run. Rates per decode token; ``tpot_s`` by request, in the order of ``requests``."""
+    """One run. Hit and late rates are those of decode, as is what is fetched; ``tpot_s`` by request, as ``requests``."""
 
     cell: Cell
     policy: str

@@ -60,10 +60,9 @@ def _distance(stack: Stack, key: int) -> int:
     found = _ones(stack.mark[number >> WORD] >> (number & 31) >> 1)
     place = number >> WORD
     for level in range(len(stack.level_start)):
-        within = place & 7
-        first = stack.level_start[level] + place - within
-        for other in range(8):
-            found += stack.counts[first + other] * (other > within)
+        first = stack.level_start[level]
+        for other in range(place + 1, (place | 7) + 1):
+            found += stack.counts[first + other]
         place >>= FAN
     return found
 
