@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from moesim.api import run
 from moesim.documents import read_yaml, validate
 from moesim.errors import Fault, ResultError
-from moesim.results import Result, load_result, save_result
-from moesim.results.result import write_text
+from moesim.results import Result
+from moesim.results.comparison import ComparisonResult
+from moesim.results.result import load_versioned, write_text
+from moesim.scenario import load_scenario
+from moesim.studies.compare import compare, load_comparison, points_of
+from moesim.studies.ranking import rank
 
 MANIFEST = "reports.yaml"
 #: Numbers of the same scenario may differ by this much between versions of numpy.
@@ -21,11 +26,18 @@ TOLERANCE = 1e-9
 
 
 class ShippedReport(BaseModel):
-    """One report: the scenario that it is made from; its folder has the same name as its key."""
+    """One report: the scenario or the comparison that it is made from; its folder has the same name as its key."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    scenario: str
+    scenario: str | None = None
+    comparison: str | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ShippedReport:
+        if (self.scenario is None) == (self.comparison is None):
+            raise ValueError("needs either a scenario or a comparison")
+        return self
 
 
 class Manifest(BaseModel):
@@ -33,29 +45,30 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    reports: dict[Annotated[str, Field(pattern=r"^\w[\w.-]*$")], ShippedReport]
+    reports: dict[Annotated[str, Field(pattern=r"^\w[\w.-]*(/\w[\w.-]*)*$")], ShippedReport]
 
 
 def build_reports(folder: Path) -> Iterator[Path]:
-    """Run every shipped report's scenario and write its result and report; yields each file as it is written."""
-    from moesim.report import render_run
+    """Run what every shipped report is made from, and write its files; yields each as it is written."""
+    from moesim.report import write_report
 
-    for name, result in _results(folder):
-        save_result(result, folder / name / "result.json")
-        write_text(folder / name / "report.html", render_run(result))
-        yield folder / name / "report.html"
+    for path, result in _results(folder):
+        write_text(path, result.to_json())
+        yield path
+        page = path.parent / "report.html"
+        write_report(path, page)
+        yield page
 
 
 def check_reports(folder: Path) -> Iterator[str]:
-    """Run every shipped report's scenario and compare its numbers with the saved ones; yields one line for each.
+    """Run what every shipped report is made from, and compare its numbers with the saved ones; a line for each.
 
     Raises:
         ResultError: numbers differ; names the first of each report.
     """
     faults = []
-    for name, result in _results(folder):
-        path = folder / name / "result.json"
-        saved, found = load_result(path).model_dump(mode="json"), result.model_dump(mode="json")
+    for path, result in _results(folder):
+        saved, found = load_versioned(path, type(result)).model_dump(mode="json"), result.model_dump(mode="json")
         difference = next(_differences(saved, found, ""), None)
         if difference is None:
             yield f"{path}: the numbers hold"
@@ -65,10 +78,21 @@ def check_reports(folder: Path) -> Iterator[str]:
         raise ResultError(faults)
 
 
-def _results(folder: Path) -> Iterator[tuple[str, Result]]:
+def _results(folder: Path) -> Iterator[tuple[Path, Result | ComparisonResult]]:
+    """The file of each report, and what it should hold now."""
     manifest = validate(read_yaml(folder / MANIFEST, ResultError), Manifest, ResultError)
     for name, report in manifest.reports.items():
-        yield name, run(folder / report.scenario, study=True)
+        if report.scenario is not None:
+            yield folder / name / "result.json", run(folder / report.scenario, study=True)
+        elif report.comparison is not None:
+            yield folder / name / "comparison.json", _compared(folder / report.comparison)
+
+
+def _compared(path: Path) -> ComparisonResult:
+    comparison, base = load_comparison(path)
+    with tempfile.TemporaryDirectory() as store:
+        runs = compare(base, points_of(comparison), Path(store))
+    return rank(comparison, load_scenario(base).scenario, runs)
 
 
 def _differences(saved: Any, found: Any, place: str) -> Iterator[str]:

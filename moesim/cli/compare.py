@@ -31,6 +31,7 @@ def compare(
     Finished runs are kept below DIR/runs, so that a comparison that was stopped goes on where it was.
     """
     from moesim.results.result import write_text
+    from moesim.scenario import load_scenario
     from moesim.studies.compare import compare as run_all
     from moesim.studies.compare import load_comparison, points_of
     from moesim.studies.ranking import rank
@@ -42,7 +43,7 @@ def compare(
             runs = run_all(
                 base, points, folder / "runs", processes=processes, progress=lambda _: bar.advance(bar.task_ids[0])
             )
-        result = rank(wanted, runs)
+        result = rank(wanted, load_scenario(base).scenario, runs)
         outputs = {"comparison.json": result.to_json(), "comparison.csv": to_csv(result)}
         if report:
             from moesim.report import render_comparison

@@ -14,21 +14,20 @@ reports = typer.Typer(help="The reports that the repository ships.", no_args_is_
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder with a result.json.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A folder that `run`, `compare` or `trace report` wrote to.")
+    ],
     output: Annotated[
         Path | None, typer.Option("--out", "-o", help="The file to write; default: DIR/report.html.")
     ] = None,
 ) -> None:
-    """Render the report of a saved result."""
-    from moesim.report import render_run
-    from moesim.results import load_result
-    from moesim.results.result import write_text
+    """Render the report of a saved run, comparison or trace description."""
+    from moesim.report import write_report
 
     if not folder.is_dir():
         raise FileError.of(str(folder), "is not a folder", "give the folder that `moesim run` wrote to")
-    html = render_run(load_result(folder / "result.json"))
     with output_file(output or folder / "report.html") as target:
-        write_text(target, html)
+        write_report(folder, target)
     out().print(f"wrote {target}", markup=False)
 
 

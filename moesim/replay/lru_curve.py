@@ -49,15 +49,18 @@ def _own(start: Ints, key: Ints, visit: Ints, first_key: int) -> tuple[Ints, Int
 def _empty(keys: int) -> Stack:
     """Room for four times as many numbers as there are keys, so that they are numbered anew rarely."""
     words = -(-4 * max(keys, 1 << WORD) >> WORD)
-    lengths = [words]
-    while lengths[-1] > 1:
-        lengths.append(-(-lengths[-1] >> FAN))
-    padded = [-(-length >> FAN) << FAN for length in lengths]
+    levels = [np.full(words, 1 << WORD)]
+    while len(levels[-1]) > 1 << FAN:
+        levels[-1] = np.pad(levels[-1], (0, -len(levels[-1]) % (1 << FAN)))
+        levels.append(levels[-1].reshape(-1, 1 << FAN).sum(axis=1))
+    levels[-1] = np.pad(levels[-1], (0, -len(levels[-1]) % (1 << FAN)))
+    full = np.concatenate(levels).astype(np.int32)
     return Stack(
-        last=np.full(keys, -1, dtype=np.int64),
-        key_of=np.zeros(words << WORD, dtype=np.int64),
-        mark=np.zeros(words, dtype=np.int64),
-        counts=np.zeros(sum(padded), dtype=np.int64),
-        level_start=np.cumsum([0, *padded[:-1]]),
+        last=np.full(keys, -1, dtype=np.int32),
+        key_of=np.zeros(words << WORD, dtype=np.int32),
+        mark=np.full(words, (1 << (1 << WORD)) - 1, dtype=np.int64),
+        counts=full.copy(),
+        full=full,
+        level_start=np.cumsum([0, *(len(level) for level in levels[:-1])]),
         next_number=np.zeros(1, dtype=np.int64),
     )

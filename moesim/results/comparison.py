@@ -27,7 +27,7 @@ class Cell(_Part):
 
 
 class RunRow(_Part):
-    """One run. Hit and late rates are those of decode, as is what is fetched; ``tpot_s`` by request, as ``requests``."""
+    """One run. Rates and fetched bytes are those of decode; ``tpot_s`` is by request, in the order of ``requests``."""
 
     cell: Cell
     policy: str

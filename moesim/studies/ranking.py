@@ -11,6 +11,7 @@ from scipy.stats import bootstrap
 
 from moesim.results import Result
 from moesim.results.comparison import Cell, Cliff, ComparisonResult, Paradox, RankRow, RunRow, Verdict
+from moesim.scenario import Scenario
 from moesim.studies.compare import ComparedRun, Comparison
 from moesim.version import __version__
 
@@ -20,18 +21,19 @@ NEAR_OPTIMUM = 1.15
 WORKING_SET_HIT_RATE = 0.5
 #: A cliff: speed grows by more than this power of the cache's size, and by at least half.
 CLIFF_EXPONENT, CLIFF_SPEEDUP = 1.5, 1.5
-RESAMPLES, CONFIDENCE, FEWEST_REQUESTS = 2000, 0.95, 4
+#: With fewer requests a bootstrap interval is far too narrow, so none is given.
+FEWEST_REQUESTS = 8
+RESAMPLES, CONFIDENCE = 2000, 0.95
 
 
-def rank(comparison: Comparison, runs: Sequence[ComparedRun]) -> ComparisonResult:
-    """Gather the runs of a comparison into its result."""
+def rank(comparison: Comparison, base: Scenario, runs: Sequence[ComparedRun]) -> ComparisonResult:
+    """Gather the runs of a comparison over ``base`` into its result."""
     rows = [_row(run) for run in runs]
-    base = runs[0].result
     return ComparisonResult(
         moesim_version=__version__,
         question=comparison.question or base.question,
         comparison=comparison.model_dump(mode="json"),
-        base_scenario=base.scenario,
+        base_scenario=base.model_dump(mode="json"),
         runs=rows,
         ranking=[rank for _, cell in _cells(rows) for rank in _ranking(cell)],
         cliffs=list(_cliffs(rows)),
@@ -115,9 +117,8 @@ def _ranking(cell: list[RunRow]) -> list[RankRow]:
 
 
 def _tpot(cell: list[RunRow], policy: str) -> NDArray[np.float64]:
-    """TPOT of every request and seed under a policy, in one order for all policies."""
-    runs = sorted((row for row in cell if row.policy == policy), key=lambda row: row.cell.seed)
-    return np.concatenate([np.array(row.tpot_s) for row in runs])
+    """TPOT of every request under a policy, the mean over seeds, in one order for all policies. [requests]"""
+    return np.asarray(np.mean([row.tpot_s for row in cell if row.policy == policy], axis=0))
 
 
 def _interval(ours: NDArray[np.float64], best: NDArray[np.float64]) -> tuple[float, float] | None:

@@ -9,6 +9,7 @@ from builders import trace_of
 
 from moesim.errors import ScenarioError
 from moesim.results.comparison import Cell, RunRow
+from moesim.scenario import load_scenario
 from moesim.studies import ranking
 from moesim.studies.compare import compare, load_comparison, points_of
 from moesim.studies.store import ResultStore
@@ -51,7 +52,8 @@ def test_every_combination_runs_and_equal_ones_share_a_result(folder):
     assert [one.point for one in runs] == points
     # the seed is part of a result, so nothing is shared here
     assert len(list((folder / "runs").glob("*.json"))) == 8
-    result = ranking.rank(comparison, runs)
+    result = ranking.rank(comparison, load_scenario(BASE).scenario, runs)
+    assert result.base_scenario["model"] == BASE["model"]
     assert json.loads(result.to_json())["ranking"]
     for cell_rank in result.ranking:
         assert cell_rank.needs_future == (cell_rank.policy == "best")
