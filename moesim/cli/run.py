@@ -25,7 +25,7 @@ SetOption = Annotated[
 SeedOption = Annotated[int | None, typer.Option("--seed", min=0, max=2**63 - 1, help="Seed of everything random.")]
 #: Relative to where the user stands; git ignores it.
 DEFAULT_OUT = Path("moesim-out")
-TIMELINE_STEPS = 64
+TIMELINE_STEPS = 24
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 

@@ -162,6 +162,10 @@ class Policy:
     module: ModuleType
     params: PolicyParams
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled by name, since a module can't be: another process loads it again."""
+        return load, (self.family, self.name, self.params.model_dump())
+
     @property
     def needs_future(self) -> bool:
         """Whether it sees what the trace does next."""

@@ -33,6 +33,8 @@ from moesim.replay.source import module_source
 
 _WITH_A_POLICY = (sequential, by_visit, timeline)
 _WITHOUT = (use_distances, lookup_distances)
+#: Small functions are inlined, policies' too, which makes heaps half as fast again; with these it would take a minute.
+_CALLED = tuple(f"moesim.replay.kernels.{name}" for name in ("caches", "link", "node", "timeline", "visits"))
 _in_use: set[ModuleType] = set()
 
 
@@ -86,7 +88,7 @@ def _kernels(policy: ModuleType | None) -> ModuleType:
 
 def _load(origin: str, entries: Sequence[FunctionType], own: Mapping[str, Any]) -> ModuleType:
     """The generated module, from the cache folder where that works."""
-    source = module_source(entries, own, stand_ins.__name__, origin)
+    source = module_source(entries, own, stand_ins.__name__, origin, _CALLED)
     name = f"moesim_{origin}_{_digest(source)}"
     try:
         return _imported(name, _written(cache_folder() / f"{name}.py", f"CACHE = True\n{source}"))

@@ -16,7 +16,7 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import fields, is_dataclass
 from functools import cache
@@ -26,15 +26,18 @@ from typing import Any
 from moesim.errors import PolicyError
 
 _HEAD = '"""Generated from {origin}; safe to delete."""\n\nimport numpy as np\nfrom numba import njit\n'
-# Policies are inlined, which makes heaps half as fast again; kernels are not, which would take a minute to compile.
-# Nobody calls either from Python, so they need no wrappers.
+# Nobody calls inner functions from Python, so they need no wrappers.
 _ENTRY = "@njit(cache=CACHE, nogil=True)"
-_INNER = "@njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)"
+_CALLED = "@njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)"
 _INLINE = "@njit(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)"
 
 
 def module_source(
-    entries: Sequence[FunctionType], stand_ins: Mapping[str, Any], place_of_stand_ins: str, origin: str
+    entries: Sequence[FunctionType],
+    stand_ins: Mapping[str, Any],
+    place_of_stand_ins: str,
+    origin: str,
+    called: Collection[str] = (),
 ) -> str:
     """A module with ``entries``, compiled and cached, and with all that they call, compiled into them.
 
@@ -42,11 +45,12 @@ def module_source(
         entries: functions to call from Python; their names in the module are their own.
         stand_ins: by name, what to call in place of a function of the module ``place_of_stand_ins``.
         origin: for the docstring.
+        called: modules whose functions are called; those of others are inlined.
 
     Raises:
         PolicyError: a function that can't be compiled from its source, with the reason.
     """
-    gatherer = _Gatherer(stand_ins, place_of_stand_ins)
+    gatherer = _Gatherer(stand_ins, place_of_stand_ins, called)
     return "\n\n".join([_HEAD.format(origin=origin), *gatherer.sources(entries), ""])
 
 
@@ -106,8 +110,8 @@ def _needs(function: FunctionType) -> dict[str, list[str]]:
 class _Gatherer:
     """Functions found so far, by the name that each has in the generated module."""
 
-    def __init__(self, stand_ins: Mapping[str, Any], place_of_stand_ins: str):
-        self._stand_ins, self._place = stand_ins, place_of_stand_ins
+    def __init__(self, stand_ins: Mapping[str, Any], place_of_stand_ins: str, called: Collection[str]):
+        self._stand_ins, self._place, self._called = stand_ins, place_of_stand_ins, called
         self._names: dict[FunctionType, str] = {}
 
     def sources(self, entries: Sequence[FunctionType]) -> Iterator[str]:
@@ -119,8 +123,7 @@ class _Gatherer:
             here, is_entry = _function(function), done < len(entries)
             tree = _Rewriter(self, here, here.arrays if is_entry else _needs(function)).visit(deepcopy(here.tree))
             tree.name, tree.decorator_list = name, []
-            is_kernel = function.__module__.startswith(self._place.rpartition(".")[0]) and "distances" not in function.__module__
-            decorator = _ENTRY if is_entry else _INNER if is_kernel else _INLINE
+            decorator = _ENTRY if is_entry else _CALLED if function.__module__ in self._called else _INLINE
             yield f"{decorator}\n{ast.unparse(ast.fix_missing_locations(tree))}"
             done += 1
 

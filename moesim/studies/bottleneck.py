@@ -6,14 +6,19 @@ change is simulated.
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moesim.costs.roofline import OpTime
 from moesim.costs.transfer import transfer_s
-from moesim.engine import Outcome, simulate
+from moesim.engine import simulate
 from moesim.hardware import load_link
 from moesim.policies import api
 from moesim.results import Result
@@ -22,6 +27,7 @@ from moesim.scenario.build import random_stream
 from moesim.scenario.run import Run
 from moesim.scenario.time_use import limit_shares
 from moesim.setup import Setup
+from moesim.traces.trace import DECODE
 
 #: A change is tried where what it relieves takes so much of the time; below, it could not buy 1.1x (Amdahl's law).
 WORTH_TRYING = 0.09
@@ -42,15 +48,20 @@ def with_what_ifs(run: Run, progress: Callable[[str], None] = lambda _: None) ->
     """The run's Result with every change that could help simulated, most helpful first.
 
     Args:
-        progress: called with the name of each change before it is simulated.
+        progress: called with the name of each change when it has been simulated.
     """
     result, setup = run.result, run.built.setup
     shares = limit_shares(result.breakdown.total)
+    changes = [
+        change
+        for change in _changes(run)
+        if sum(shares.get(limit, 0.0) for limit in change.relieves) >= WORTH_TRYING
+    ]
     what_ifs = []
-    for change in _changes(run):
-        if sum(shares.get(limit, 0.0) for limit in change.relieves) >= WORTH_TRYING:
+    with _workers(len(changes)) as pool:
+        for change, step_s in zip(changes, pool.map(step_seconds, (change.setup for change in changes)), strict=True):
             progress(change.name)
-            what_ifs.append(_what_if(change, result, setup, simulate(change.setup)))
+            what_ifs.append(_what_if(change, result, setup, step_s))
     what_ifs.sort(key=lambda what_if: (-what_if.speedup, what_if.change))
     found = result.bottleneck
     return result.model_copy(
@@ -58,13 +69,25 @@ def with_what_ifs(run: Run, progress: Callable[[str], None] = lambda _: None) ->
     )
 
 
-def _what_if(change: Change, result: Result, setup: Setup, outcome: Outcome) -> WhatIf:
-    first = setup.warmup_steps
-    duration = float(outcome.step_end_s[-1] - outcome.step_start_s[first])
-    seconds = outcome.step_end_s - outcome.step_start_s
-    decode = (setup.visits.steps.phase == 1) & (np.arange(len(seconds)) >= first)
-    tokens_per_s = result.counters.output_tokens / duration
-    decode_per_s = result.counters.decode_tokens / float(seconds[decode].sum()) if decode.any() else None
+def step_seconds(setup: Setup) -> NDArray[np.float64]:
+    """How long each step of a setup takes. [steps]"""
+    outcome = simulate(setup)
+    return outcome.step_end_s - outcome.step_start_s
+
+
+def _workers(tasks: int) -> Executor:
+    """One process for each core, started by forking, which is quick; a thread where that can't be had."""
+    cores = min(tasks, os.cpu_count() or 1)
+    if cores < 2 or "fork" not in multiprocessing.get_all_start_methods() or threading.active_count() > 1:
+        return ThreadPoolExecutor(1)
+    return ProcessPoolExecutor(cores, mp_context=multiprocessing.get_context("fork"))
+
+
+def _what_if(change: Change, result: Result, setup: Setup, step_s: NDArray[np.float64]) -> WhatIf:
+    counted = np.arange(len(step_s)) >= setup.warmup_steps
+    decode = (setup.visits.steps.phase == DECODE) & counted
+    tokens_per_s = result.counters.output_tokens / float(step_s[counted].sum())
+    decode_per_s = result.counters.decode_tokens / float(step_s[decode].sum()) if decode.any() else None
     ours = result.headline.decode_tokens_per_s
     return WhatIf(
         change=change.name,
