@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from moesim.cli import capture, cards, compare, replay, report, run, trace
+from moesim.cli import capture, cards, compare, cost, replay, report, run, trace
 from moesim.cli.console import set_flags
 from moesim.version import __version__
 
@@ -41,6 +41,7 @@ def options(
 app.command("run")(run.run)
 app.command("check")(run.check)
 app.command("schema")(run.schema)
+app.command("cost")(cost.cost)
 app.command("compare")(compare.compare)
 app.command("replay")(replay.replay)
 app.command("report")(report.report)
@@ -49,4 +50,6 @@ trace.app.command("capture")(capture.capture)
 app.add_typer(trace.app, name="trace")
 app.add_typer(cards.models, name="models")
 app.add_typer(cards.hardware, name="hardware")
+app.add_typer(cost.validate, name="validate")
+cards.hardware.command("fit")(cost.fit)
 app.add_typer(cards.policies, name="policies")

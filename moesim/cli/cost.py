@@ -1,0 +1,101 @@
+"""``moesim cost``, ``validate`` and ``hardware fit``: operations priced, and the forms held against measurements."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moesim.cli.console import JsonOption, out, output_file, output_folder, print_json, print_table, progress
+from moesim.errors import CardError
+from moesim.units import format_seconds
+
+validate = typer.Typer(help="Hold the cost forms against measurements.", no_args_is_help=True, rich_markup_mode=None)
+
+
+def cost(
+    operation: Annotated[str, typer.Argument(metavar="OP", help="moe-layer, gemm, attention-decode, all-reduce, ...")],
+    gpu: Annotated[str, typer.Option(help="A GPU card; `moesim hardware list`.")],
+    sizes: Annotated[
+        list[str] | None,
+        typer.Option("--size", "-s", metavar="NAME=VALUE", help="tokens=16, hidden=2048, ... Repeatable."),
+    ] = None,
+    distinct_experts: Annotated[
+        float | None, typer.Option(min=1, help="Of a MoE layer, where known; else they follow from distribution=...")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Price one operation, with the terms of the sum and the constants that they rest on."""
+    from moesim.studies.price import price
+
+    found = price(operation, gpu, dict(_size(text) for text in sizes or []), distinct_experts)
+    if as_json:
+        print_json(vars(found))
+        return
+    rows = [[name, format_seconds(seconds), f"{seconds / found.total_s:.1%}"] for name, seconds in found.terms.items()]
+    print_table(["term", "time", "share"], [*rows, ["total", format_seconds(found.total_s), ""]])
+    whose = "fitted on this GPU" if found.constants == "fitted" else "of the class of GPUs, scaled by the datasheet"
+    out().print(f"constants of {found.stack!r}, {whose} ({found.kind}): {found.source}", markup=False)
+    for outside in found.extrapolated:
+        out().print(f"! extrapolated: {outside}", style="yellow", markup=False)
+
+
+@validate.command("measured")
+def measured(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE.parquet", help="Measurements, as described in moesim.studies.measured.")
+    ],
+    table: Annotated[str, typer.Option(help="moe_layer, gemm, attention_decode, collectives, moe_all_to_all, ...")],
+    as_json: JsonOption = False,
+) -> None:
+    """Score the cost forms on a table of measurements: errors by GPU, size and slice, naive rooflines beside."""
+    from moesim.studies.cost_report import validation_lines
+    from moesim.studies.validate_measured import validate_table
+
+    with progress("scoring"):
+        found = validate_table(file, table)
+    if as_json:
+        print_json(found.as_json())
+    else:
+        out().print("\n".join(validation_lines(found)), markup=False)
+
+
+@validate.command("costs")
+def costs(
+    data: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder with the measured tables.")],
+    folder: Annotated[Path, typer.Option("--out", help="Where the report goes.")] = Path("reports/validation/costs"),
+) -> None:
+    """Fit and cross-validate the cost forms, leaving out shapes, models and GPUs; write the report."""
+    from moesim.studies.cost_report import write_cost_report
+
+    with output_folder(folder) as target, progress("cross-validating") as bar:
+        written = write_cost_report(data, target, lambda name: bar.update(bar.task_ids[0], description=name))
+    for path in written:
+        out().print(f"wrote {path}", markup=False)
+
+
+def fit(
+    tables: Annotated[list[Path], typer.Argument(metavar="TABLE...", help="Parquet files, named after their kind.")],
+    gpu: Annotated[str, typer.Option(help="Whose card to write; 'class' for GPUs without measurements.")],
+    output: Annotated[Path, typer.Option("--out", "-o", help="The card to write.")],
+) -> None:
+    """Fit a GPU's constants to measured tables, and write them with their origin and residuals."""
+    from moesim.studies import hardware_fit
+    from moesim.studies.measured.catalogue import FORMS
+
+    named = {path.stem: path for path in tables}
+    with output_file(output), progress("fitting") as bar:
+        cards = hardware_fit.fit(named, progress=lambda name: bar.update(bar.task_ids[0], description=name))
+        hardware_fit.write_fit_card(hardware_fit.choose_card(cards, gpu), FORMS, output)
+    out().print(f"wrote {output}", markup=False)
+
+
+def _size(text: str) -> tuple[str, float | str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name or not value:
+        raise CardError.of(f"--size {text}", "must be of the form NAME=VALUE", "as in --size tokens=16")
+    try:
+        return name, float(value)
+    except ValueError:
+        return name, value
