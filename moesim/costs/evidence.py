@@ -13,7 +13,6 @@ from moesim.costs.devices import cpu_arithmetic
 from moesim.hardware import Node, Sourced
 from moesim.hardware.sourced import Kind, weakest
 
-
 #: The unit of a share of a peak.
 SHARE = "1"
 
@@ -72,9 +71,7 @@ def _terms(node: Node, arithmetic: str) -> Iterator[Term]:
     yield Term("PCIe latency", (_constant("link.latency", link.latency, "s"),))
     if node.storage is not None:
         read = _constant("storage.read_bandwidth", node.storage.read_bandwidth, "B/s")
-        yield Term(
-            "flash bandwidth", (read, _constant("storage.read_efficiency", node.storage.read_efficiency, SHARE))
-        )
+        yield Term("flash bandwidth", (read, _constant("storage.read_efficiency", node.storage.read_efficiency, SHARE)))
         yield Term("flash latency", (_constant("storage.read_latency", node.storage.read_latency, "s"),))
     yield Term(
         "CPU",

@@ -50,9 +50,7 @@ class GpuMemory:
         self._unused: set[int] = set()
         self.visit = 0
         held = [is_held for cache in self._caches.caches for is_held in cache.resident]
-        self._since = [
-            0 if is_held else -1 for is_held in held
-        ]  # since which visit; -1: not held
+        self._since = [0 if is_held else -1 for is_held in held]  # since which visit; -1: not held
         self._resident_visits = [0] * visits.num_keys
         self.used_bytes = sum(cache.used_bytes for cache in self._caches.caches)
         self.counts = PrefetchCounts()

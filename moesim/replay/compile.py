@@ -15,7 +15,7 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -25,6 +25,7 @@ from typing import Any
 from moesim.errors import PolicyError
 from moesim.policies.api import Policy
 from moesim.replay.kernels import policy as stand_ins
+from moesim.replay.kernels.blocks import tally, unpack
 from moesim.replay.kernels.distances import lookup_distances, use_distances
 from moesim.replay.kernels.sequential import sequential
 from moesim.replay.kernels.timeline import timeline
@@ -32,7 +33,7 @@ from moesim.replay.kernels.visits import by_visit
 from moesim.replay.source import module_source
 
 _WITH_A_POLICY = (sequential, by_visit, timeline)
-_WITHOUT = (use_distances, lookup_distances)
+_WITHOUT = (unpack, tally, use_distances, lookup_distances)
 #: Small functions are inlined, policies' too, which makes heaps half as fast again; with these it would take a minute.
 _CALLED = tuple(f"moesim.replay.kernels.{name}" for name in ("caches", "link", "node", "timeline", "visits"))
 _in_use: set[ModuleType] = set()
@@ -64,7 +65,8 @@ def run(policy: Policy | None, kernel: str, *arguments: Any) -> Any:
         return getattr(module, kernel)(*_flat(arguments))
     except NumbaError as error:
         name = "moesim" if policy is None else f"policy {policy.name!r}"
-        raise PolicyError.of(name, f"numba can't compile it: {error}", "the subset is described in policies.api") from None
+        told = f"numba can't compile it: {error}"
+        raise PolicyError.of(name, told, "the subset is described in policies.api") from None
 
 
 def _flat(arguments: Iterable[Any]) -> Iterator[Any]:
@@ -79,14 +81,14 @@ def _flat(arguments: Iterable[Any]) -> Iterator[Any]:
 @cache
 def _kernels(policy: ModuleType | None) -> ModuleType:
     if policy is None:
-        return _load("distances", _WITHOUT, {})
+        return _load("shared", _WITHOUT, {})
     own = {name: found for name, found in vars(policy).items() if isinstance(found, FunctionType)}
     module = _load(policy.__name__.rpartition(".")[2], _WITH_A_POLICY, own)
     _in_use.add(policy)
     return module
 
 
-def _load(origin: str, entries: Sequence[FunctionType], own: Mapping[str, Any]) -> ModuleType:
+def _load(origin: str, entries: Sequence[Callable[..., Any]], own: Mapping[str, Any]) -> ModuleType:
     """The generated module, from the cache folder where that works."""
     source = module_source(entries, own, stand_ins.__name__, origin, _CALLED)
     name = f"moesim_{origin}_{_digest(source)}"

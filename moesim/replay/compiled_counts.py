@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.policies.api import CacheContext, Policy
-from moesim.replay import compile
+from moesim.replay import compile as compiler
 from moesim.replay.compile import run
 from moesim.replay.kernels.uses import Uses
 from moesim.replay.packed import check_fault, pack
@@ -60,7 +60,7 @@ def replay(
 
 def is_at_hand(policy: Policy) -> bool:
     """Whether this process has the policy's kernels already."""
-    return compile.is_compiled(policy)
+    return compiler.is_compiled(policy)
 
 
 def notes_array(visits: Visits, policy: Policy) -> NDArray[np.float64]:

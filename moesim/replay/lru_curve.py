@@ -30,10 +30,10 @@ def lru_hits(visits: Visits, rule: Literal["reserve", "sequential"] = "reserve",
         visit = np.arange(part, visits.num_visits, parts)
         start, key = _own(visits.activation_start, visits.activation_key, visit, part * keys)
         if rule == "sequential":
-            run(None, "use_distances", _empty(keys), key, histogram)
+            run(None, "use_distances", empty_stack(keys), key, histogram)
         else:
             lookups = _own(visits.lookup_start, visits.lookup_key, visit, part * keys)
-            run(None, "lookup_distances", _empty(keys), *lookups, start, key, histogram)
+            run(None, "lookup_distances", empty_stack(keys), *lookups, start, key, histogram)
     return np.concatenate([[0], np.cumsum(histogram[:-1])])
 
 
@@ -46,21 +46,17 @@ def _own(start: Ints, key: Ints, visit: Ints, first_key: int) -> tuple[Ints, Int
     return begin, key[np.arange(begin[-1]) + np.repeat(start[visit] - begin[:-1], length)] - first_key
 
 
-def _empty(keys: int) -> Stack:
+def empty_stack(keys: int) -> Stack:
     """Room for four times as many numbers as there are keys, so that they are numbered anew rarely."""
-    words = -(-4 * max(keys, 1 << WORD) >> WORD)
-    levels = [np.full(words, 1 << WORD)]
-    while len(levels[-1]) > 1 << FAN:
-        levels[-1] = np.pad(levels[-1], (0, -len(levels[-1]) % (1 << FAN)))
-        levels.append(levels[-1].reshape(-1, 1 << FAN).sum(axis=1))
-    levels[-1] = np.pad(levels[-1], (0, -len(levels[-1]) % (1 << FAN)))
-    full = np.concatenate(levels).astype(np.int32)
+    lengths = [-(-4 * max(keys, 1 << WORD) >> WORD)]
+    while lengths[-1] > 1 << FAN:
+        lengths.append(-(-lengths[-1] >> FAN))
+    padded = [-(-length >> FAN) << FAN for length in lengths]
     return Stack(
         last=np.full(keys, -1, dtype=np.int32),
-        key_of=np.zeros(words << WORD, dtype=np.int32),
-        mark=np.full(words, (1 << (1 << WORD)) - 1, dtype=np.int64),
-        counts=full.copy(),
-        full=full,
-        level_start=np.cumsum([0, *(len(level) for level in levels[:-1])]),
+        key_of=np.zeros(lengths[0] << WORD, dtype=np.int32),
+        mark=np.zeros(lengths[0], dtype=np.int64),
+        counts=np.zeros(sum(padded), dtype=np.int32),
+        level_start=np.cumsum([0, *padded[:-1]]),
         next_number=np.zeros(1, dtype=np.int64),
     )

@@ -38,7 +38,8 @@ def pack(policy: Policy, contexts: list[CacheContext]) -> Caches:
         books[:, column] = values
     lengths = [[len(state_i) for state_i, _ in states], [len(state_f) for _, state_f in states]]
     lengths.append([context.num_keys for context in contexts])
-    for (start, stop), length in zip(((I_START, I_STOP), (F_START, F_STOP), (KEY_START, KEY_STOP)), lengths, strict=True):
+    borders = ((I_START, I_STOP), (F_START, F_STOP), (KEY_START, KEY_STOP))
+    for (start, stop), length in zip(borders, lengths, strict=True):
         books[:, stop] = np.cumsum(length)
         books[:, start] = books[:, stop] - length
     keys = int(books[-1, KEY_STOP])

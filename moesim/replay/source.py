@@ -149,7 +149,7 @@ class _Rewriter(ast.NodeTransformer):
     def __init__(self, gatherer: _Gatherer, function: _Function, arrays: Mapping[str, list[str]]):
         self._gatherer, self._function, self._arrays = gatherer, function, arrays
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:  # noqa: N802 (the visitor's protocol)
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
         node.returns = None
         expanded = [_several(name, self._arrays) for name in self._function.parameters]
         node.args.args = [ast.arg(name) for names in expanded for name in names]
@@ -158,24 +158,24 @@ class _Rewriter(ast.NodeTransformer):
         node.body = [self.visit(statement) for statement in node.body]
         return node
 
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.Assign:  # noqa: N802
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.Assign:
         assert node.value is not None
         return ast.Assign([self.visit(node.target)], self.visit(node.value))
 
-    def visit_Name(self, node: ast.Name) -> ast.expr:  # noqa: N802
+    def visit_Name(self, node: ast.Name) -> ast.expr:
         found = self._function.resolve(node.id)
         if isinstance(node.ctx, ast.Store) or found is None:
             return node
         return self._gatherer.name_of(found, self._function.function, node.id)
 
-    def visit_Attribute(self, node: ast.Attribute) -> ast.expr:  # noqa: N802
+    def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
         if self._function.expands(node.value):
             assert isinstance(node.value, ast.Name)
             return ast.Name(f"{node.value.id}__{node.attr}", node.ctx)
         self.generic_visit(node)
         return node
 
-    def visit_Call(self, node: ast.Call) -> ast.Call:  # noqa: N802
+    def visit_Call(self, node: ast.Call) -> ast.Call:
         callee = self._function.resolve(node.func.id) if isinstance(node.func, ast.Name) else None
         arguments: list[ast.expr] = []
         for place, argument in enumerate(node.args):
@@ -186,7 +186,7 @@ class _Rewriter(ast.NodeTransformer):
                 arguments.append(self.visit(argument))
         return ast.Call(self.visit(node.func), arguments, [self.visit(keyword) for keyword in node.keywords])
 
-    def visit_Subscript(self, node: ast.Subscript) -> ast.Subscript:  # noqa: N802
+    def visit_Subscript(self, node: ast.Subscript) -> ast.Subscript:
         self.generic_visit(node)
         parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
         if not any(isinstance(part, ast.Slice) for part in parts):

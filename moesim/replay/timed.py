@@ -1,4 +1,4 @@
-"""The replay with a clock: a Setup's times, stalls and counters, as the SimPy engine has them, hundreds of times faster.
+"""The replay with a clock: a Setup's times, stalls and counters as the SimPy engine has them, much faster.
 
 It covers one GPU and the one link that brings experts to it: from host memory that holds them all, or from flash
 where memory is unified; any caching policy, prefetch, batches and prefill. The rest is for the SimPy engine.
@@ -6,7 +6,6 @@ where memory is unified; any caching policy, prefetch, batches and prefill. The 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +16,7 @@ from moesim.replay.compile import run
 from moesim.replay.compiled_counts import notes_array
 from moesim.replay.expert_cache import contexts
 from moesim.replay.kernels import node as places
-from moesim.replay.kernels.caches import CAPACITY, Caches
+from moesim.replay.kernels.caches import Caches
 from moesim.replay.kernels.node import Node, Record, Work
 from moesim.replay.packed import check_fault, pack
 from moesim.setup import Setup

@@ -53,9 +53,7 @@ def with_what_ifs(run: Run, progress: Callable[[str], None] = lambda _: None) ->
     result, setup = run.result, run.built.setup
     shares = limit_shares(result.breakdown.total)
     changes = [
-        change
-        for change in _changes(run)
-        if sum(shares.get(limit, 0.0) for limit in change.relieves) >= WORTH_TRYING
+        change for change in _changes(run) if sum(shares.get(limit, 0.0) for limit in change.relieves) >= WORTH_TRYING
     ]
     what_ifs = []
     with _workers(len(changes)) as pool:

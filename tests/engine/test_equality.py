@@ -60,7 +60,8 @@ def built(arguments):
     rows, experts = np.array(rest.pop("rows")), rest.pop("experts")
     guesses = np.array(rest.pop("guesses"))
     look = np.repeat(guesses[:, None, :], rows.shape[1], axis=1)
-    lookahead = {distance: np.where(np.arange(rows.shape[1])[:, None] + distance < rows.shape[1], look, -1) for distance in (1, 2)}
+    layer = np.arange(rows.shape[1])[:, None]
+    lookahead = {distance: np.where(layer + distance < rows.shape[1], look, -1) for distance in (1, 2)}
     trace = trace_of(
         rows, num_experts=experts, prompt=rest.pop("prompt"), requests=rest.pop("requests"), lookahead=lookahead
     )

@@ -30,9 +30,7 @@ def runs(draw):
     guess = np.array([draw(st.permutations(range(EXPERTS)))[:TOP_K] for _ in rows])
     look = np.repeat(guess[:, None, :], LAYERS, axis=1)
     look[:, -1] = -1
-    trace = trace_of(
-        rows, num_experts=EXPERTS, prompt=draw(st.integers(0, 3)), requests=requests, lookahead={1: look}
-    )
+    trace = trace_of(rows, num_experts=EXPERTS, prompt=draw(st.integers(0, 3)), requests=requests, lookahead={1: look})
     unified = draw(st.booleans())
     prefetch = draw(st.sampled_from([("none", {}), ("next-gate", {}), ("oracle", {"horizon": 2})]))
     return setup_of(
@@ -126,9 +124,7 @@ def test_a_cache_that_holds_everything_fetches_each_expert_once(name):
     rng = np.random.default_rng(5)
     rows = [[rng.permutation(EXPERTS)[:TOP_K] for _ in range(LAYERS)] for _ in range(20)]
     uses = np.arange(EXPERTS * LAYERS)
-    setup = setup_of(
-        trace_of(rows, num_experts=EXPERTS), slots=EXPERTS * LAYERS + 2, caching=name, training_uses=uses
-    )
+    setup = setup_of(trace_of(rows, num_experts=EXPERTS), slots=EXPERTS * LAYERS + 2, caching=name, training_uses=uses)
     outcome = simulate(setup)
     distinct = len(np.unique(setup.visits.lookup_key))
     assert len(outcome.transfers["pcie"]) == distinct

@@ -3,8 +3,7 @@
 A key is in an LRU cache of c experts exactly if its distance is below c (Mattson et al. 1970). Uses are numbered; a
 number is marked while it is its key's last use, so that a distance is how many marks stand behind a number. Marks are
 bits of words, and marks are counted for each word, for each 8 words, for each 64, and so on: a distance is a handful
-of sums. Numbers to come are marked from the start, so that only an end of a mark has to be written down. When the
-numbers run out, keys are numbered anew in their order.
+of sums of 8. When the numbers run out, keys are numbered anew in their order.
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ class Stack:
         key_of: the key of each number. [numbers]
         mark: bits. [words]
         counts: marks by word, then by 8 words, ... [sum of levels]
-        full: the same, where every number is marked.
         level_start: where each level begins in ``counts``. [levels]
         next_number: [1]
     """
@@ -35,7 +33,6 @@ class Stack:
     key_of: Any
     mark: Any
     counts: Any
-    full: Any
     level_start: Any
     next_number: Any
 
@@ -63,11 +60,12 @@ def _distance(stack: Stack, key: int) -> int:
     found = _ones(stack.mark[number >> WORD] >> (number & 31) >> 1)
     place = number >> WORD
     for level in range(len(stack.level_start)):
-        first = stack.level_start[level]
-        for other in range(place + 1, (place | 7) + 1):
-            found += stack.counts[first + other]
+        within = place & 7
+        first = stack.level_start[level] + place - within
+        for other in range(8):  # all 8, because that takes a vector instruction and no jump
+            found += stack.counts[first + other] * (other > within)
         place >>= FAN
-    return found - (len(stack.key_of) - stack.next_number[0])
+    return found
 
 
 def _use(stack: Stack, key: int) -> None:
@@ -75,31 +73,32 @@ def _use(stack: Stack, key: int) -> None:
     if stack.next_number[0] == len(stack.key_of):
         _number_anew(stack)
     if stack.last[key] >= 0:
-        _unmark(stack, stack.last[key])
+        _set(stack, stack.last[key], -1)
     number = stack.next_number[0]
     stack.next_number[0] = number + 1
     stack.last[key], stack.key_of[number] = number, key
+    _set(stack, number, 1)
 
 
-def _unmark(stack: Stack, number: int) -> None:
+def _set(stack: Stack, number: int, by: int) -> None:
+    """Set (1) or clear (-1) a mark."""
     place = number >> WORD
     stack.mark[place] ^= 1 << (number & 31)
     for level in range(len(stack.level_start)):
-        stack.counts[stack.level_start[level] + place] -= 1
+        stack.counts[stack.level_start[level] + place] += by
         place >>= FAN
 
 
 def _number_anew(stack: Stack) -> None:
     kept = 0
+    stack.mark[:] = 0
+    stack.counts[:] = 0
     for number in range(len(stack.key_of)):
         key = stack.key_of[number]
         if stack.last[key] == number:
             stack.last[key], stack.key_of[kept] = kept, key
+            _set(stack, kept, 1)
             kept += 1
-    for word in range(len(stack.mark)):
-        stack.mark[word] = 0xFFFFFFFF
-    for place in range(len(stack.counts)):
-        stack.counts[place] = stack.full[place]
     stack.next_number[0] = kept
 
 
