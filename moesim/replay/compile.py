@@ -90,7 +90,8 @@ def _kernels(policy: ModuleType | None) -> ModuleType:
 
 def _load(origin: str, entries: Sequence[Callable[..., Any]], own: Mapping[str, Any]) -> ModuleType:
     """The generated module, from the cache folder where that works."""
-    source = module_source(entries, own, stand_ins.__name__, origin, _CALLED)
+    functions = [entry for entry in entries if isinstance(entry, FunctionType)]
+    source = module_source(functions, own, stand_ins.__name__, origin, _CALLED)
     name = f"moesim_{origin}_{_digest(source)}"
     try:
         return _imported(name, _written(cache_folder() / f"{name}.py", f"CACHE = True\n{source}"))

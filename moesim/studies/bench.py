@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -87,10 +88,7 @@ def _timeline() -> Iterator[Row]:
             for prefetch in ("none", "oracle"):
                 long, short = (_setup(stream, count, name, prefetch) for count in (tokens, few))
                 replay_timed(short)
-                rows = [
-                    (_timed(lambda setup=long: replay_timed(setup)), _timed(lambda setup=short: simulate(setup)))
-                    for _ in range(ROUNDS)
-                ]
+                rows = [(_timed(partial(replay_timed, long)), _timed(partial(simulate, short))) for _ in range(ROUNDS)]
                 rates = [(tokens * stream.per_token / ours, few * stream.per_token / simpy) for ours, simpy in rows]
                 yield {
                     "stream": stream.name,
