@@ -18,6 +18,7 @@ from moesim.errors import Fault, MoesimError
 
 MAX_DEPTH = 32
 MAX_DIGITS = 100
+_TOO_DEEP = f"is nested too deeply: more than {MAX_DEPTH} levels"
 _PARSER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _WORDS = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
@@ -46,11 +47,13 @@ def parse_yaml(text: str, name: str, error: type[MoesimError]) -> Document:
         data = reader.document()
     except yaml.MarkedYAMLError as fault:
         line = fault.problem_mark.line if fault.problem_mark else 0
+        if "nesting depth" in str(fault.problem):  # newer parsers scan ahead and have a limit of their own
+            raise error.of(f"{name}:{line + 1}", _TOO_DEEP) from None
         raise error.of(f"{name}:{line + 1}", f"not valid YAML: {fault.problem}", _yaml_hint(text, line)) from None
     except yaml.YAMLError as fault:
         raise error.of(name, f"not valid YAML: {str(fault).splitlines()[0]}") from None
     except _TooDeepError as fault:
-        raise error.of(f"{name}:{fault}", f"is nested too deeply: more than {MAX_DEPTH} levels") from None
+        raise error.of(f"{name}:{fault}", _TOO_DEEP) from None
     if reader.faults:
         raise error(reader.faults)
     return Document(name, data, reader.lines)

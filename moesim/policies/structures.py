@@ -49,6 +49,24 @@ def unlink(state: Ints, key: int) -> None:
         state[2] = newer
 
 
+def renew(state: Ints, key: int) -> None:
+    """Put a key that is in the list at its newest end: ``unlink`` and ``push_newest`` in fewer steps."""
+    newest = state[1]
+    if key == newest:
+        return
+    older_than = 3 + state[0]
+    newer, older = state[3 + key], state[older_than + key]
+    state[older_than + newer] = older
+    if older >= 0:
+        state[3 + older] = newer
+    else:
+        state[2] = newer
+    state[3 + key] = -1
+    state[older_than + key] = newest
+    state[3 + newest] = key
+    state[1] = key
+
+
 def oldest_unlocked(state: Ints, locked: Ints) -> int:
     """The oldest key that is not locked, or -1."""
     key = state[2]
@@ -236,27 +254,87 @@ def _before(state: Ints, a: int, b: int) -> bool:
 def _settle(state: Ints, place: int, key: int) -> None:
     """Put ``key`` at ``place`` and let it rise or sink to where it belongs."""
     n, count = state[0], state[1]
+    ranks, ties = 2 + 2 * n, 2 + 3 * n
+    rank, tie = state[ranks + key], state[ties + key]
     while place > 0:
-        parent = state[2 + (place - 1) // 2]
-        if not _before(state, key, parent):
+        above = (place - 1) >> 1
+        parent = state[2 + above]
+        other = state[ranks + parent]
+        if other < rank or (other == rank and state[ties + parent] < tie):
             break
         state[2 + place] = parent
         state[2 + n + parent] = place
-        place = (place - 1) // 2
-    while True:
-        child = 2 * place + 1
-        if child >= count:
-            break
-        if child + 1 < count and _before(state, state[2 + child + 1], state[2 + child]):
-            child += 1
+        place = above
+    child = 2 * place + 1
+    while child < count:
         smaller = state[2 + child]
-        if not _before(state, smaller, key):
+        other = state[ranks + smaller]
+        if child + 1 < count:
+            second = state[3 + child]
+            second_rank = state[ranks + second]
+            if second_rank < other or (second_rank == other and state[ties + second] < state[ties + smaller]):
+                child, smaller, other = child + 1, second, second_rank
+        if rank < other or (rank == other and tie < state[ties + smaller]):
             break
         state[2 + place] = smaller
         state[2 + n + smaller] = place
         place = child
+        child = 2 * place + 1
     state[2 + place] = key
     state[2 + n + key] = place
+
+
+# ---- A number for some of the keys 0 .. n-1, largest first: cheaper than a heap where numbers grow far more often ---
+# than they are looked for
+# layout: [0] n, [1] blocks of 64 keys, then a block of 64 numbers each (-1: none), then each block's largest
+
+
+def empty_numbers(num_keys: int) -> NDArray[np.int64]:
+    """No key has a number yet."""
+    blocks = -(-num_keys // 64)
+    state = np.full(2 + 65 * blocks, -1, dtype=np.int64)
+    state[:2] = num_keys, blocks
+    return state
+
+
+def put_number(state: Ints, key: int, number: int) -> None:
+    """Give a key its number, 0 or more, larger than any that it has."""
+    largest = 2 + 64 * state[1] + (key >> 6)
+    state[2 + key] = number
+    state[largest] = max(state[largest], number)
+
+
+def drop_number(state: Ints, key: int) -> None:
+    """The key has no number any longer."""
+    block = key >> 6
+    state[2 + key] = -1
+    state[2 + 64 * state[1] + block] = _largest(state, 2 + 64 * block, 64)
+
+
+def largest_unlocked(state: Ints, locked: Ints) -> int:
+    """The key with the largest number that is not locked, the first of several; -1 where there is none."""
+    blocks = 2 + 64 * state[1]
+    largest = _largest(state, blocks, state[1])
+    if largest < 0:
+        return -1
+    block = 0
+    while state[blocks + block] != largest:
+        block += 1
+    for key in range(64 * block, min(64 * block + 64, state[0])):
+        if state[2 + key] == largest and not locked[key]:
+            return key
+    best = -1
+    for key in range(state[0]):
+        if state[2 + key] >= 0 and not locked[key] and (best < 0 or state[2 + key] > state[2 + best]):
+            best = key
+    return best
+
+
+def _largest(state: Ints, start: int, count: int) -> int:
+    largest = -1
+    for place in range(start, start + count):
+        largest = max(largest, state[place])
+    return largest
 
 
 # ---- The kept keys of a policy that scores them, and where the model is --------------------------------------------

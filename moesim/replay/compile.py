@@ -35,7 +35,13 @@ from moesim.replay.source import module_source
 _WITH_A_POLICY = (sequential, by_visit, timeline)
 _WITHOUT = (unpack, tally, use_distances, lookup_distances)
 #: Small functions are inlined, policies' too, which makes heaps half as fast again; with these it would take a minute.
-_CALLED = tuple(f"moesim.replay.kernels.{name}" for name in ("caches", "link", "node", "timeline", "visits"))
+_CALLED = tuple(
+    f"moesim.replay.kernels.{name}"
+    for name in (
+        "timeline",
+        "link",
+    )
+)
 _in_use: set[ModuleType] = set()
 
 

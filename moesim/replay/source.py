@@ -27,9 +27,9 @@ from moesim.errors import PolicyError
 
 _HEAD = '"""Generated from {origin}; safe to delete."""\n\nimport numpy as np\nfrom numba import njit\n'
 # Nobody calls inner functions from Python, so they need no wrappers.
-_ENTRY = "@njit(cache=CACHE, nogil=True)"
-_CALLED = "@njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)"
-_INLINE = "@njit(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)"
+_ENTRY = "@njit(cache=CACHE, nogil=True, _nrt=False)"
+_CALLED = "@njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False)"
+_INLINE = "@njit(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False)"
 
 
 def module_source(

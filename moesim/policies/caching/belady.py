@@ -6,7 +6,7 @@ bound and not a system.
 """
 
 from moesim.policies.api import CacheContext, PolicyParams
-from moesim.policies.structures import empty_heap, heap_put, heap_remove, smallest_unlocked
+from moesim.policies.structures import drop_number, empty_numbers, largest_unlocked, put_number
 
 NOTE = "next_use"
 needs_future = True
@@ -17,25 +17,25 @@ class Params(PolicyParams):
 
 
 def initial_state(params: Params, context: CacheContext):
-    """A heap of keys by next use, farthest first."""
-    return empty_heap(context.num_keys), context.no_floats
+    """The next use of each key."""
+    return empty_numbers(context.num_keys), context.no_floats
 
 
 def on_hit(state_i, state_f, key, now, note):
     """Remember when it is needed next."""
-    heap_put(state_i, key, -int(note), key)
+    put_number(state_i, key, int(note))
 
 
 def on_insert(state_i, state_f, key, now, note):
     """Remember when it is needed next."""
-    heap_put(state_i, key, -int(note), key)
+    put_number(state_i, key, int(note))
 
 
 def on_evict(state_i, state_f, key):
     """Forget it."""
-    heap_remove(state_i, key)
+    drop_number(state_i, key)
 
 
 def victim(state_i, state_f, locked):
     """The one needed last that may leave."""
-    return smallest_unlocked(state_i, locked)
+    return largest_unlocked(state_i, locked)

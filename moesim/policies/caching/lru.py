@@ -4,7 +4,7 @@ Source: Mattson et al., "Evaluation techniques for storage hierarchies", IBM Sys
 """
 
 from moesim.policies.api import CacheContext, PolicyParams
-from moesim.policies.structures import empty_list, oldest_unlocked, push_newest, unlink
+from moesim.policies.structures import empty_list, oldest_unlocked, push_newest, renew, unlink
 
 
 class Params(PolicyParams):
@@ -18,8 +18,7 @@ def initial_state(params: Params, context: CacheContext):
 
 def on_hit(state_i, state_f, key, now, note):
     """An activation makes the expert the newest."""
-    unlink(state_i, key)
-    push_newest(state_i, key)
+    renew(state_i, key)
 
 
 def on_insert(state_i, state_f, key, now, note):

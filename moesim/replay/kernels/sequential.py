@@ -30,6 +30,7 @@ def sequential(caches: Caches, uses: Uses, first_step: int, stop_step: int) -> N
     first_key = own[KEY_START]
     state_i, state_f = caches.state_i[own[I_START] : own[I_STOP]], caches.state_f[own[F_START] : own[F_STOP]]
     locked = caches.locked[first_key : own[KEY_STOP]]
+    now, end = own[NOW], uses.start[first_step * uses.layers]
     for step in range(first_step, stop_step):
         for layer in range(uses.layers):
             if not one_cache:
@@ -38,16 +39,16 @@ def sequential(caches: Caches, uses: Uses, first_step: int, stop_step: int) -> N
                 state_i = caches.state_i[own[I_START] : own[I_STOP]]
                 state_f = caches.state_f[own[F_START] : own[F_STOP]]
                 locked = caches.locked[first_key : own[KEY_STOP]]
+                now = own[NOW]
             on_visit(state_i, state_f, layer, uses.starts_request[step] and (layer == 0 or not one_cache))
-            visit = step * uses.layers + layer
-            begin, end = uses.start[visit], uses.start[visit + 1]
-            now = own[NOW] - begin
+            begin, end = end, uses.start[step * uses.layers + layer + 1]
             for place in range(begin, end):
+                now += 1
                 key = uses.key[place]
                 note = uses.note[place] if len(uses.note) else 0.0
                 if caches.held[key]:
                     uses.hit[place] = True
-                    on_hit(state_i, state_f, key - first_key, now + place, note)
+                    on_hit(state_i, state_f, key - first_key, now - 1, note)
                     continue
                 uses.hit[place] = False
                 before_insert(state_i, state_f, key - first_key)
@@ -60,11 +61,13 @@ def sequential(caches: Caches, uses: Uses, first_step: int, stop_step: int) -> N
                     on_evict(state_i, state_f, leaver - first_key)
                     caches.held[leaver] = ABSENT
                     used -= caches.sizes[leaver]
-                if admit(state_i, state_f, key - first_key, now + place, note):
-                    on_insert(state_i, state_f, key - first_key, now + place, note)
+                if admit(state_i, state_f, key - first_key, now - 1, note):
+                    on_insert(state_i, state_f, key - first_key, now - 1, note)
                     caches.held[key] = KEPT
                 else:
-                    on_bypass(state_i, state_f, key - first_key, now + place, note)
+                    on_bypass(state_i, state_f, key - first_key, now - 1, note)
                     used -= caches.sizes[key]
                 own[USED] = used
-            own[NOW] = now + end
+            if not one_cache:
+                own[NOW] = now
+    own[NOW] = now
