@@ -62,7 +62,7 @@ class GpuMemory:
         """For each key the ``note`` of its first use, for prefetches of what was never used."""
         visits = setup.visits
         first = np.zeros(visits.num_keys)
-        if setup.gpu.policy.note == "next_use":
+        if setup.gpu.policy.note in ("next_use", "schedule"):
             first[:] = len(visits.activation_key)
             keys, place = np.unique(visits.activation_key, return_index=True)
             first[keys] = place

@@ -3,7 +3,7 @@
 **Caching** (``policies/caching/NAME.py``) decides what leaves a tier, and whether an expert is kept at all::
 
     class Params(pydantic model)          the parameters that a scenario may give, with defaults
-    NOTE = "next_use" | "weight" | None   what `note` is in the calls below (default None: 0.0)
+    NOTE = "next_use" | "schedule" | "weight" | None   what `note` is in the calls below (default None: 0.0)
     needs_future = True                   must be set where NOTE looks ahead; such a policy is a bound, not a system
     needs_training = True                 learns from `context.training_uses`; the scenario must name a training split
     def initial_state(params, context) -> (int64 array, float64 array)        ordinary Python, called once
@@ -65,8 +65,8 @@ Ints = NDArray[np.int64]
 
 FAMILIES = ("caching", "prefetch", "on_miss")
 FETCH, CPU = 0, 1
-NOTES = ("next_use", "weight", None)
-_FUTURE_NOTES = ("next_use",)
+NOTES = ("next_use", "schedule", "weight", None)
+_FUTURE_NOTES = ("next_use", "schedule")
 
 _OPTIONAL = {
     "admit": ["state_i", "state_f", "key", "now", "note"],
@@ -256,7 +256,7 @@ def check(family: str, name: str, module: ModuleType) -> None:
         if found is not None and list(inspect.signature(found).parameters) != arguments:
             faults.append(Fault(place, f"{function} must take ({', '.join(arguments)})"))
     if (note := getattr(module, "NOTE", None)) not in NOTES:
-        faults.append(Fault(place, f"unknown NOTE {note!r}", "known: next_use, weight"))
+        faults.append(Fault(place, f"unknown NOTE {note!r}", "known: next_use, schedule, weight"))
     if note in _FUTURE_NOTES and not getattr(module, "needs_future", False):
         faults.append(Fault(place, f"reads {note} but does not say needs_future = True"))
     if not (module.__doc__ or "").strip():

@@ -67,4 +67,6 @@ def notes_array(visits: Visits, policy: Policy) -> NDArray[np.float64]:
     """The ``note`` of every activation; empty where the policy takes none."""
     if policy.note == "next_use":
         return visits.next_use.astype(np.float64)
+    if policy.note == "schedule":
+        return visits.scheduled.astype(np.float64)
     return visits.activation_weight if policy.note == "weight" else np.zeros(0)

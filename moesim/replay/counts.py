@@ -136,6 +136,8 @@ def notes_of(visits: Visits, policy: Policy) -> list[float]:
     """The ``note`` of every activation, as the policy asked for it. [activations]"""
     if policy.note == "next_use":
         return [float(use) for use in visits.next_use.tolist()]
+    if policy.note == "schedule":
+        return [float(until) for until in visits.scheduled.tolist()]
     if policy.note == "weight":
         return [float(weight) for weight in visits.activation_weight.tolist()]
     return [0.0] * len(visits.activation_key)

@@ -141,7 +141,7 @@ def _node(setup: Setup, caches: Caches) -> Node:
     key_i[:, places.SINCE] = np.where(caches.held > 0, 0, -1)
     key_f = np.zeros((keys, places.KEY_F))
     key_f[:, places.COPY_S] = setup.times.read_s if setup.unified else setup.times.copy_s
-    if setup.gpu.policy.note == "next_use":
+    if setup.gpu.policy.note in ("next_use", "schedule"):
         key_f[:, places.UPCOMING] = len(setup.visits.activation_key)
         used, first = np.unique(setup.visits.activation_key, return_index=True)
         key_f[used, places.UPCOMING] = first

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,8 @@ from moesim.scenario.workload import (
     uses_in_training,
     warmup_steps,
 )
-from moesim.setup import MemoryPlan, Setup, TierSetup, plan_memory
+from moesim.setup import MemoryPlan, Schedule, Setup, TierSetup, plan_memory
+from moesim.setup.schedule import check_schedule
 from moesim.traces import RoutingTrace
 from moesim.traces.steps import Steps
 from moesim.traces.trace import DECODE
@@ -35,6 +36,7 @@ from moesim.units import parse
 Ints = NDArray[np.int64]
 #: Single operations beyond these come from a slip in a number; sums of them would leave what floats can hold.
 LONGEST_S, SHORTEST_S = 1e9, 1e-15
+_MAKE_ONE = "`moesim optimum SCENARIO --out FILE` writes one"
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,10 @@ def build(file: ScenarioFile) -> Built:
     times = gathering.load(("hardware",), lambda: _times(parts, trace, visits, sizes))
     candidates = gathering.load(("policies", "prefetch"), lambda: _candidates(scenario, parts, trace, visits))
     gathering.stop()
+    if (plan := parts.schedule) is not None:
+        gathering.load(("policies", "schedule"), lambda: _check_schedule(plan, scenario, visits, memory))
+        gathering.stop()
+        visits, candidates = replace(visits, keep_until=plan.keep_until), plan.proposals
     setup = _setup(scenario, parts, visits, times, sizes, memory, candidates, uses_in_training(trace, split), warmup)
     arithmetic_of_experts = arithmetic(parts.node.gpu.compute, parts.precisions.experts.compute)
     return Built(
@@ -139,6 +145,10 @@ def _candidates(scenario: Scenario, parts: Parts, trace: RoutingTrace, visits: V
     return found
 
 
+def _check_schedule(schedule: Schedule, scenario: Scenario, visits: Visits, memory: MemoryPlan) -> None:
+    check_schedule(schedule, visits, memory.gpu_experts, scenario.policies.rule, str(scenario.policies.schedule))
+
+
 def _check_policies(scenario: Scenario, parts: Parts, has_training: bool) -> None:
     """What a policy needs that this scenario does not give."""
     policies, node, faults = parts.policies, parts.node, []
@@ -151,8 +161,27 @@ def _check_policies(scenario: Scenario, parts: Parts, has_training: bool) -> Non
         faults.append(Fault("policies.host_caching", told, "lru"))
     if node.gpu.unified_memory and scenario.policies.on_miss.name != "fetch":
         faults.append(Fault("policies.on_miss", f"{node.gpu.name} shares one memory with its CPU", "fetch"))
+    faults += _schedule_faults(scenario)
     if faults:
         raise ScenarioError(faults)
+
+
+def _schedule_faults(scenario: Scenario) -> list[Fault]:
+    """A schedule and the policy that replays it come together, and it decides on prefetches as well."""
+    policies = scenario.policies
+    needs, given = policies.caching.name == "scheduled", policies.schedule is not None
+    faults = []
+    if needs and not given:
+        faults.append(Fault("policies.schedule", "'scheduled' replays a schedule, and none is named", _MAKE_ONE))
+    if given and not needs:
+        faults.append(
+            Fault("policies.schedule", f"{policies.caching.name!r} replays no schedule", "caching: scheduled")
+        )
+    if needs and policies.prefetch.name != "none":
+        faults.append(Fault("policies.prefetch", "the schedule says what is prefetched", "prefetch: none"))
+    if policies.host_caching.name == "scheduled":
+        faults.append(Fault("policies.host_caching", "a schedule is for the GPU's cache", "lru"))
+    return faults
 
 
 def _memory(scenario: Scenario, parts: Parts, steps: Steps, trace: RoutingTrace, sizes: Ints) -> MemoryPlan:

@@ -16,6 +16,7 @@ from moesim.policies import api
 from moesim.policies.api import Policy
 from moesim.scenario.load import ScenarioFile
 from moesim.scenario.schema import PolicyChoice, Scenario
+from moesim.setup import Schedule, load_schedule
 from moesim.traces import RoutingTrace, load_trace
 
 Part = TypeVar("Part")
@@ -44,13 +45,14 @@ class Gathering:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a scenario names. ``policies``: by their key in the scenario."""
+    """What a scenario names. ``policies``: by their key in the scenario; ``schedule``: where one is replayed."""
 
     model: ModelSpec
     node: Node
     source: RoutingTrace
     policies: Mapping[str, Policy]
     precisions: Precisions
+    schedule: Schedule | None = None
 
 
 def load_parts(file: ScenarioFile) -> Parts:
@@ -71,9 +73,13 @@ def load_parts(file: ScenarioFile) -> Parts:
         gathering, "experts", scenario.precision.experts or (model.expert_precision if model else None)
     )
     dense = _precision(gathering, "dense", scenario.precision.dense or (model.dense_precision if model else None))
+    planned = scenario.policies.schedule
+    schedule = None
+    if planned is not None:
+        schedule = gathering.load(("policies", "schedule"), lambda: load_schedule(file.folder / planned))
     gathering.stop()
     kv_bytes = {"bf16": 2.0, "fp8": 1.0}[scenario.precision.kv]
-    return Parts(model, node, source, policies, Precisions(experts, dense, kv_bytes))
+    return Parts(model, node, source, policies, Precisions(experts, dense, kv_bytes), schedule)
 
 
 def _precision(gathering: Gathering, key: str, name: str | None) -> Precision:

@@ -118,6 +118,12 @@ class PoliciesSpec(Spec):
     host_caching: Choice = Field(PolicyChoice(name="lru"), description="what leaves host memory, where flash is below")
     prefetch: Choice = Field(PolicyChoice(name="none"), description="what is fetched before it is asked for")
     on_miss: Choice = Field(PolicyChoice(name="fetch"), description="what becomes of a missing expert")
+    schedule: str | None = Field(
+        None,
+        min_length=1,
+        description="for caching 'scheduled': what to keep and what to prefetch, as `moesim optimum` writes it; "
+        "a file, relative to the scenario's",
+    )
     scope: Literal["global", "layer"] = Field("global", description="one GPU cache, or an equal share for each layer")
     rule: Literal["reserve", "evict_after"] = Field(
         "reserve", description="victims leave before a transfer starts, or after the visit (overshooting meanwhile)"

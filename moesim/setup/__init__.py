@@ -4,6 +4,17 @@ Both engines read the same arrays and only add, compare and take maxima, so they
 """
 
 from moesim.setup.memory import MemoryPlan, plan_memory
+from moesim.setup.schedule import Schedule, load_schedule, save_schedule
 from moesim.setup.setup import LinkDiscipline, Rule, Setup, TierSetup
 
-__all__ = ["LinkDiscipline", "MemoryPlan", "Rule", "Setup", "TierSetup", "plan_memory"]
+__all__ = [
+    "LinkDiscipline",
+    "MemoryPlan",
+    "Rule",
+    "Schedule",
+    "Setup",
+    "TierSetup",
+    "load_schedule",
+    "plan_memory",
+    "save_schedule",
+]

@@ -35,6 +35,7 @@ class Visits:
         lookup_key: [lookups]
         lookup_tokens: how many tokens of the step use the expert. [lookups]
         request_of_row: the request of each of the trace's rows. [rows]
+        keep_until: what a schedule says of each activation, where one is replayed (``setup.schedule``). [activations]
     """
 
     steps: Steps
@@ -49,6 +50,7 @@ class Visits:
     lookup_key: Ints
     lookup_tokens: Ints
     request_of_row: NDArray[np.int32]
+    keep_until: Ints | None = None
 
     @property
     def num_visits(self) -> int:
@@ -72,6 +74,11 @@ class Visits:
     def next_use(self) -> Ints:
         """For each activation the number of the next activation of the same key; past the end if none."""
         return next_use(self.activation_key)
+
+    @property
+    def scheduled(self) -> Ints:
+        """For each activation the one until which a schedule keeps its expert; without a schedule its next use."""
+        return self.next_use if self.keep_until is None else self.keep_until
 
 
 def next_use(keys: Ints) -> Ints:
