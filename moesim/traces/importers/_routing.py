@@ -77,14 +77,6 @@ def numbered(key: Array) -> tuple[Array, Array]:
     return distinct, np.repeat(which, np.diff(start, append=len(key)))
 
 
-def first_repetition(cell: tuple[Array, ...], shape: tuple[int, ...]) -> int | None:
-    """Index of the first line about a cell of an earlier line, if any. ``cell``: its indices, [lines] each"""
-    flat = np.ravel_multi_index(cell, shape)
-    order = np.argsort(flat, kind="stable")
-    again = order[1:][flat[order[1:]] == flat[order[:-1]]]
-    return int(again.min()) if len(again) else None
-
-
 def refuse_sparse(shape: tuple[int, ...], activations: int, place: str) -> None:
     """Don't build arrays that are far larger than what a file says.
 

@@ -17,8 +17,9 @@ from pydantic import PositiveInt
 
 from moesim.errors import FileError, TraceError
 from moesim.traces.array_files import Array
+from moesim.traces.importers._growing import GrowingRouting, repetition
 from moesim.traces.importers._number_lines import Piece, Table, pieces, refuse, require_table
-from moesim.traces.importers._routing import Routing, first_repetition, imported_trace, numbered, refuse_sparse
+from moesim.traces.importers._routing import Routing, imported_trace
 from moesim.traces.trace import DECODE, RoutingTrace
 
 _FACT = re.compile(r"(\w+)=(\S*)")
@@ -60,28 +61,16 @@ def import_big_moe_on_edge(path: Path, *, num_experts: PositiveInt | None = None
         TraceError: a broken line (with its number), a missing option, or routing that contradicts itself.
     """
     place = str(path)
-    head, columns = _read(path)
+    head, (tokens, layers, experts, weights) = _gathered(path, place)
     size = num_experts if num_experts is not None else _whole(head.facts.get("n_expert", ""))
     if size is None:
         raise TraceError.of(place, "does not say how many experts a layer has", "give the option num_experts")
-    key = (columns["turn"].astype(np.int64) << 32) | (columns["step"].astype(np.int64) << 1) | columns["phase"]
-    tokens, token = numbered(key)
-    layers, layer = numbered(columns["layer"])
-    shape = (len(tokens), len(layers), int(columns["slot"].max()) + 1)
-    cell = (token, layer, columns["slot"])
-    refuse_sparse(shape, len(token), place)
-    experts = np.full(shape, -1, np.int32)
-    experts[cell] = columns["expert"]
-    if np.count_nonzero(experts >= 0) != len(token):
-        line = head.lines + 1 + (first_repetition(cell, shape) or 0)
-        told = "repeats the turn, phase, step, layer and slot of an earlier line"
-        raise TraceError.of(f"{place}:{line}", told, "is it two runs in one file?")
     routing = Routing(
         experts,
         request=tokens >> 32,
         position=(tokens & (2**32 - 1)) >> 1,
         phase=tokens & 1,
-        weights=_weights(columns["weight"], cell, shape, place),
+        weights=weights,
     )
     sizes = [head.expert_bytes.get(int(one), 0) for one in layers]
     return imported_trace(
@@ -96,19 +85,33 @@ def import_big_moe_on_edge(path: Path, *, num_experts: PositiveInt | None = None
     )
 
 
-def _read(path: Path) -> tuple[_Head, dict[str, Array]]:
-    """The head, and every column that is read. [lines] each"""
-    place, head, tables = str(path), None, []
+def _gathered(path: Path, place: str) -> tuple[_Head, tuple[Array, Array, Array, Array | None]]:
+    """The head, and token keys, layers, experts and weights [tokens, layers, slots] of the whole file."""
+    head, routing, unknown, lines = None, GrowingRouting(place, by_slot=True), 0, 0
     for piece in pieces(path):
         if head is None:
             head, piece = _split_head(piece, place)
         if piece.text:
             expected = "one number for each of " + ",".join(head.columns)
             table = require_table(piece, place, head.structure, len(head.columns), expected)
-            tables.append(dict(_checked(table, head.columns, place)))
-    if head is None or not tables:
+            column = dict(_checked(table, head.columns, place))
+            again = routing.add(_key(column), column["layer"], column["expert"], column["weight"], column["slot"])
+            if again is not None:
+                told = "turn, phase, step, layer and slot"
+                raise repetition(place, piece.first_line + again, told, "is it two runs in one file?")
+            unknown, lines = unknown + int(np.isnan(column["weight"]).sum()), lines + len(table.values)
+    if head is None or not lines:
         raise FileError.of(place, "holds no routing", "a route trace has a line for each routed expert")
-    return head, {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+    if 0 < unknown < lines:
+        raise TraceError.of(place, f"knows the weight of some experts only ({unknown} are nan)")
+    tokens, layers, experts, weights = routing.result()
+    return head, (tokens, layers, experts, None if unknown else weights)
+
+
+def _key(column: dict[str, Array]) -> Array:
+    """One number for turn, step and phase, in which order tokens stand in a trace."""
+    turn, step = column["turn"].astype(np.int64), column["step"].astype(np.int64)
+    return (turn << 32) | (step << 1) | column["phase"]
 
 
 def _split_head(piece: Piece, place: str) -> tuple[_Head, Piece]:
@@ -142,18 +145,6 @@ def _checked(table: Table, names: Sequence[str], place: str) -> Iterator[tuple[s
     weights = table.values[:, names.index("weight")]
     refuse(table, (weights < 0) | (weights > np.finfo(np.float16).max), place, "weight must be from 0 to 65504, or nan")
     yield "weight", weights.astype(np.float16)
-
-
-def _weights(weight: Array, cell: tuple[Array, ...], shape: tuple[int, ...], place: str) -> Array | None:
-    """By token; None where the file knows none (nan throughout)."""
-    unknown = np.isnan(weight)
-    if unknown.all():
-        return None
-    if unknown.any():
-        raise TraceError.of(place, f"knows the weight of some experts only ({unknown.sum()} are nan)")
-    weights = np.zeros(shape, np.float16)
-    weights[cell] = weight
-    return weights
 
 
 def _whole(text: str) -> int | None:

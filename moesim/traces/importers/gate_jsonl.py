@@ -16,9 +16,10 @@ from pydantic import PositiveInt
 
 from moesim.errors import TraceError
 from moesim.traces.array_files import Array
+from moesim.traces.importers._growing import GrowingRouting, repetition
 from moesim.traces.importers._number_lines import Piece, pieces, read_table, shown, structure_of
 from moesim.traces.importers._requests import Numbers, request_columns
-from moesim.traces.importers._routing import Routing, first_repetition, imported_trace, numbered, refuse_sparse
+from moesim.traces.importers._routing import Routing, imported_trace
 from moesim.traces.trace import RoutingTrace
 
 _NEEDED = ("layer_idx", "token_idx", "selected_ids")
@@ -49,21 +50,8 @@ def import_gate_jsonl(
         TraceError: a broken line (with its number), or routing that doesn't fit the options.
     """
     place = str(path)
-    lines = _Lines.joined([_read(piece, place) for piece in pieces(path)], place)
-    layers, layer = numbered(lines.layer)
-    tokens, token = numbered(lines.token)
-    shape = (len(tokens), len(layers), lines.experts.shape[1])
-    if (again := first_repetition((token, layer), shape[:2])) is not None:
-        told = "repeats the layer_idx and token_idx of an earlier line"
-        raise TraceError.of(f"{place}:{again + 1}", told, "number the tokens on from request to request")
+    tokens, layers, experts, weights = _gathered(path, place)
     _refuse_gaps(tokens, place)
-    refuse_sparse(shape, lines.experts.size, place)
-    experts = np.full(shape, -1, np.int32)
-    experts[token, layer] = lines.experts
-    weights = None
-    if lines.weights is not None:
-        weights = np.zeros(shape, np.float32)
-        weights[token, layer] = lines.weights
     request, position, phase = request_columns(len(experts), prompt_tokens, request_tokens, place)
     return imported_trace(
         Routing(experts, request, position, phase, weights),
@@ -91,26 +79,27 @@ class _Lines:
     experts: Array
     weights: Array | None
 
-    @classmethod
-    def joined(cls, parts: list[_Lines], place: str) -> _Lines:
-        """All of them.
 
-        Raises:
-            TraceError: there are none, or only some know weights.
-        """
-        if not sum(len(part.layer) for part in parts):
-            raise TraceError.of(place, "holds no routing", _HINT)
-        if len({part.weights is None for part in parts}) > 1:
+def _gathered(path: Path, place: str) -> tuple[Array, Array, Array, Array | None]:
+    """Token numbers, layer numbers, experts and weights [tokens, layers, slots] of the whole file.
+
+    Raises:
+        TraceError: there are none, only some lines know weights, or a line repeats another.
+    """
+    routing, weighted = GrowingRouting(place, by_slot=False), set()
+    for piece in pieces(path):
+        lines = _read(piece, place)
+        weighted.add(lines.weights is not None)
+        if len(weighted) > 1:
             raise TraceError.of(place, "has gate_weights in some lines only")
-        width = max(part.experts.shape[1] for part in parts)
-        layer, token = (np.concatenate([getattr(part, name) for part in parts]) for name in ("layer", "token"))
-        experts = np.concatenate([_widened(part.experts, width, -1) for part in parts])
-        known = [_widened(part.weights, width, 0) for part in parts if part.weights is not None]
-        return cls(layer, token, experts, np.concatenate(known) if known else None)
-
-
-def _widened(values: Array, width: int, fill: int) -> Array:
-    return np.pad(values, ((0, 0), (0, width - values.shape[1])), constant_values=fill)
+        weights = np.zeros(lines.experts.shape, np.float32) if lines.weights is None else lines.weights
+        if (again := routing.add(lines.token, lines.layer, lines.experts, weights)) is not None:
+            hint = "number the tokens on from request to request"
+            raise repetition(place, piece.first_line + again, "layer_idx and token_idx", hint)
+    if not weighted:
+        raise TraceError.of(place, "holds no routing", _HINT)
+    tokens, layers, experts, known = routing.result()
+    return tokens, layers, experts, known if True in weighted else None
 
 
 def _read(piece: Piece, place: str) -> _Lines:
