@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moesim.cli.console import JsonOption, out, output_folder, print_table, progress
+from moesim.cli.console import JsonOption, many_runs, out, output_folder, print_table
 from moesim.units import format_seconds
 
 if TYPE_CHECKING:
@@ -34,15 +34,14 @@ def compare(
     from moesim.scenario import load_scenario
     from moesim.studies.compare import compare as run_all
     from moesim.studies.compare import load_comparison, points_of
+    from moesim.studies.execution import Processes
     from moesim.studies.ranking import rank
 
     wanted, base = load_comparison(comparison)
     points = points_of(wanted)
     with output_folder(out_dir or DEFAULT_OUT / comparison.stem) as folder:
-        with progress("comparing", total=len(points)) as bar:
-            runs = run_all(
-                base, points, folder / "runs", processes=processes, progress=lambda _: bar.advance(bar.task_ids[0])
-            )
+        with many_runs("comparing", len(points)) as tell:
+            runs = run_all(base, points, folder / "runs", executor=Processes(processes), progress=tell)
         result = rank(wanted, load_scenario(base).scenario, runs)
         outputs = {"comparison.json": result.to_json(), "comparison.csv": to_csv(result)}
         if report:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -17,9 +18,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from moesim.errors import FileError
+from moesim.units import format_seconds
+
+if TYPE_CHECKING:
+    from moesim.studies.points import Progress as RunsProgress
 
 #: Columns of tables that don't go to a terminal.
 FILE_WIDTH = 160
+#: Between two lines of progress where stderr is no terminal.
+LINE_EVERY_S = 30.0
 _state = {"debug": False, "quiet": False}
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
@@ -92,6 +99,25 @@ def progress(what: str, total: int | None = None) -> Iterator[Progress]:
     with bar:
         bar.add_task(what, total=total)
         yield bar
+
+
+@contextmanager
+def many_runs(what: str, total: int) -> Iterator[Callable[[RunsProgress], None]]:
+    """Tells on stderr how many of many runs are done, and when the last one will be: a bar, or now and then a line."""
+    console, said_at = err(), time.monotonic()
+    with progress(what, total) as bar:
+
+        def tell(now: RunsProgress) -> None:
+            nonlocal said_at
+            left = "" if now.remaining_s is None else f", about {format_seconds(now.remaining_s)} left"
+            failed = f", {now.failed} failed" if now.failed else ""
+            told = f"{what}: {now.done} of {now.total} done ({now.found} from the store{failed}){left}"
+            bar.update(bar.task_ids[0], completed=now.done, description=told)
+            if not console.is_terminal and time.monotonic() - said_at > LINE_EVERY_S:
+                said_at = time.monotonic()
+                console.print(told, markup=False)
+
+        yield tell
 
 
 @contextmanager

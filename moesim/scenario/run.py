@@ -29,3 +29,12 @@ def run_scenario(file: ScenarioFile) -> Run:
     built = build(file)
     outcome = simulate(built.setup)
     return Run(built, outcome, summarise(built, outcome))
+
+
+def result_of(file: ScenarioFile) -> Result:
+    """Build and simulate a scenario; its Result alone.
+
+    Raises:
+        ScenarioError: with every fault at once.
+    """
+    return run_scenario(file).result

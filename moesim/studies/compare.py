@@ -6,10 +6,7 @@ repeated once it is in the store); the ranking says where two policies can't be 
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -18,13 +15,11 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from moesim.documents import read_yaml, validate
-from moesim.engine import simulate
-from moesim.errors import Fault, MoesimError, ScenarioError
+from moesim.errors import Fault, ScenarioError
 from moesim.results import Result
-from moesim.scenario import load_scenario
-from moesim.scenario.build import build
-from moesim.scenario.summary import summarise
-from moesim.studies.store import ResultStore, digest_of
+from moesim.studies.execution import Executor, Processes
+from moesim.studies.points import Progress, Task, faults_of, results_of, run_all
+from moesim.studies.store import Failure
 
 MAX_RUNS = 10_000
 
@@ -104,40 +99,27 @@ def compare(
     points: Sequence[Point],
     store: Path,
     *,
-    processes: int | None = None,
-    progress: Callable[[str], None] = lambda _: None,
+    executor: Executor | None = None,
+    progress: Callable[[Progress], None] = lambda _: None,
 ) -> list[ComparedRun]:
     """Run every point that is not in the store, and gather all results in the order of ``points``.
+
+    Args:
+        executor: default: a process for each core.
 
     Raises:
         ScenarioError: points that can't run, all at once; the others are in the store by then.
     """
-    results: dict[Point, Result] = {}
+    tasks = [Task(base.resolve(), point.settings, store.resolve(), point.name) for point in points]
+    endings = run_all(tasks, executor or Processes(), progress)
+    runs: list[ComparedRun] = []
     faults: list[Fault] = []
-    with ProcessPoolExecutor(max_workers=processes or os.cpu_count() or 1) as pool:
-        futures = {pool.submit(run_point, base, point, store): point for point in points}
-        for future in as_completed(futures):
-            point = futures[future]
-            try:
-                results[point] = future.result()
-            except MoesimError as error:
-                faults.extend(
-                    Fault(f"{point.name}: {fault.place}", fault.message, fault.hint) for fault in error.faults
-                )
-            progress(point.name)
+    for point, found in zip(points, results_of(tasks, endings), strict=True):
+        if isinstance(found, Failure):
+            told = [Fault(f"{point.name}: {fault.place}", fault.message, fault.hint) for fault in faults_of(found)]
+            faults.extend(told)
+        elif isinstance(found, Result):
+            runs.append(ComparedRun(point, found))
     if faults:
         raise ScenarioError(sorted(set(faults), key=lambda fault: fault.place))
-    return [ComparedRun(point, results[point]) for point in points]
-
-
-def run_point(base: Path, point: Point, store: Path) -> Result:
-    """One combination's result, from the store or by running it."""
-    overrides = [f"{key}={json.dumps(value)}" for key, value in point.settings]  # JSON is YAML
-    built = build(load_scenario(base, overrides))
-    digest = digest_of(built.setup, built.file.scenario.model_dump(mode="json"))
-    results = ResultStore(store)
-    found = results.get(digest)
-    if found is None:
-        found = summarise(built, simulate(built.setup))
-        results.put(digest, found)
-    return found
+    return runs

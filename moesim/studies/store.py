@@ -1,70 +1,159 @@
-"""A content-addressed store of results: one file for each setup, so that finished work is never repeated.
+"""A content-addressed store of results: one file for each scenario, so that finished work is never repeated.
 
-The key is a digest of everything that the engine reads (visits, times, sizes, capacities, policies, candidates) and of
-moesim's version. A result is written under a temporary name and renamed, so a killed run leaves whole files only, and
-several processes may share a store.
+The key is a digest of all that decides a run's numbers: the scenario with its defaults filled in, the bytes of every
+file that it names, and moesim's own code and cards. A result is written under a temporary name and renamed, so a
+killed run leaves whole files only. A lock per key, which the system drops when its holder dies, keeps two processes
+from running the same point at once; where locks can't be had, both run it and write the same bytes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
+from pydantic import BaseModel, ConfigDict
 
 from moesim.errors import MoesimError
-from moesim.policies.api import Policy
-from moesim.results import Result, load_result, save_result
-from moesim.setup import Setup
-from moesim.version import __version__
+from moesim.results.result import SCHEMA_VERSION, load_versioned, write_text
+from moesim.results.saved import SavedResult, load_saved
+from moesim.scenario.load import ScenarioFile
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None  # type: ignore[assignment]
+
+_CHUNK_BYTES = 2**22
+_PACKAGE = Path(__file__).parent.parent
+
+
+class Failure(BaseModel):
+    """A point that did not run, kept beside the results: every fault as place, message, hint."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: str = SCHEMA_VERSION
+    kind: Literal["failure"] = "failure"
+    cause: Literal["input", "crash"]
+    faults: list[tuple[str, str, str]]
 
 
 class ResultStore:
-    """Results below a folder, by the digest of their setup."""
+    """Results below a folder, by the key of their scenario."""
 
     def __init__(self, folder: Path):
         self._folder = folder
 
-    def path(self, digest: str) -> Path:
-        """Where the result of a setup is, or would be."""
-        return self._folder / f"{digest}.json"
+    def path(self, key: str) -> Path:
+        """Where the result of a key is, or would be."""
+        return self._folder / f"{key}.json"
 
-    def get(self, digest: str) -> Result | None:
-        """The result of a setup, or None; a damaged file counts as none."""
+    def get(self, key: str) -> SavedResult | None:
+        """The result of a key, or None; a damaged file counts as none."""
         try:
-            return load_result(self.path(digest))
+            return load_saved(self.path(key))
         except MoesimError:
             return None
 
-    def put(self, digest: str, result: Result) -> None:
-        """Keep a result."""
-        save_result(result, self.path(digest))
+    def put(self, key: str, result: SavedResult) -> None:
+        """Keep a result, and forget that the point ever failed."""
+        write_text(self.path(key), result.to_json())
+        self._failure_path(key).unlink(missing_ok=True)
+
+    def failure(self, key: str) -> Failure | None:
+        """Why a key did not run, or None."""
+        try:
+            return load_versioned(self._failure_path(key), Failure)
+        except MoesimError:
+            return None
+
+    def put_failure(self, key: str, failure: Failure) -> None:
+        """Keep a failure."""
+        write_text(self._failure_path(key), failure.model_dump_json(indent=1) + "\n")
+
+    @contextlib.contextmanager
+    def claim(self, key: str, *, wait: bool) -> Iterator[bool]:
+        """Hold a key while it runs.
+
+        Args:
+            wait: until another process that holds it is done; else yield False at once.
+        """
+        if fcntl is None:
+            yield True
+            return
+        path = self._folder / ".locks" / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+                return
+            try:
+                yield True
+            finally:
+                path.unlink(missing_ok=True)
+
+    def _failure_path(self, key: str) -> Path:
+        return self._folder / f"{key}.failed.json"
 
 
-def digest_of(setup: Setup, labels: dict[str, Any]) -> str:
-    """Hex digest of everything that decides a run's numbers.
+def key_of(file: ScenarioFile) -> str:
+    """Hex digest of everything that decides a run's numbers (see the module).
 
-    Args:
-        labels: what the result also says (names, question), so that equal numbers under other names stay apart.
+    Raises:
+        OSError: a file that the scenario names can't be read.
     """
-    digest = hashlib.sha256(f"moesim {__version__}\n{json.dumps(labels, sort_keys=True)}".encode())
-    _add(digest, setup)
+    scenario = file.scenario.model_dump(mode="json")
+    named = {name: _digest_of(file.folder / name) for name in sorted(set(files_named(scenario)))}
+    text = json.dumps([code_digest(), scenario, named], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def files_named(value: Any) -> Iterator[str]:
+    """Every file that a scenario names: whatever stands below a key ``file``."""
+    if isinstance(value, Mapping):
+        for key, below in value.items():
+            if key == "file" and isinstance(below, str):
+                yield below
+            else:
+                yield from files_named(below)
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        for item in value:
+            yield from files_named(item)
+
+
+@cache
+def code_digest() -> str:
+    """Of moesim's own sources and cards: another version never takes this one's results for its own."""
+    digest = hashlib.sha256()
+    for path in sorted(path for suffix in ("py", "yaml") for path in _PACKAGE.rglob(f"*.{suffix}")):
+        digest.update(f"{path.relative_to(_PACKAGE)}\n".encode())
+        digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
-def _add(digest: Any, value: Any) -> None:
-    """Feed a value to a digest: dataclasses field by field, arrays by type, shape and bytes."""
-    if isinstance(value, np.ndarray):
-        digest.update(f"{value.dtype.str}{value.shape}".encode())
-        digest.update(np.ascontiguousarray(value).data)
-    elif isinstance(value, Policy):
-        digest.update(json.dumps([value.family, value.describe()], sort_keys=True).encode())
-    elif is_dataclass(value):
-        for field in fields(value):
-            digest.update(f"\n{field.name}:".encode())
-            _add(digest, getattr(value, field.name))
-    else:
-        digest.update(repr(value).encode())
+def _digest_of(path: Path) -> str:
+    """Of a file's bytes, or of all files of a folder; ``absent`` where there is none."""
+    if not path.exists():
+        return "absent"
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
+    return _digest_of_files(tuple(stats))
+
+
+@cache
+def _digest_of_files(stats: tuple[tuple[str, int, int], ...]) -> str:
+    """Read once for each size and time of change."""
+    digest = hashlib.sha256()
+    for name, size, _ in stats:
+        digest.update(f"{Path(name).name} {size}\n".encode())
+        with open(name, "rb") as stream:
+            while chunk := stream.read(_CHUNK_BYTES):
+                digest.update(chunk)
+    return digest.hexdigest()

@@ -12,6 +12,7 @@ from moesim.results.comparison import Cell, RunRow
 from moesim.scenario import load_scenario
 from moesim.studies import ranking
 from moesim.studies.compare import compare, load_comparison, points_of
+from moesim.studies.execution import Processes
 from moesim.studies.store import ResultStore
 from moesim.traces import save_trace
 
@@ -43,7 +44,7 @@ def folder(tmp_path):
 def run(folder):
     comparison, base = load_comparison(folder / "comparison.yaml")
     points = points_of(comparison)
-    return comparison, points, compare(base, points, folder / "runs", processes=1)
+    return comparison, points, compare(base, points, folder / "runs", executor=Processes(1))
 
 
 def test_every_combination_runs_and_equal_ones_share_a_result(folder):
@@ -82,7 +83,9 @@ def test_points_that_cannot_run_are_told_together_and_the_others_are_kept(folder
         run(folder)
     assert "lruu" in str(error.value)
     assert "'no'" in str(error.value)
-    assert len(list((folder / "runs").glob("*.json"))) == 1
+    kept = [path.name for path in (folder / "runs").glob("*.json")]
+    assert len([name for name in kept if name.endswith(".failed.json")]) == 2
+    assert len(kept) == 3
 
 
 def test_too_many_runs_are_refused(folder):

@@ -1,0 +1,37 @@
+"""Saved results of single runs, whatever kind of run it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from moesim.results.result import Result, load_versioned
+
+#: What a single scenario can leave behind.
+SavedResult = Result
+
+
+def load_saved(path: Path) -> SavedResult:
+    """Read the result of a run.
+
+    Raises:
+        FileError: the file can't be read.
+        ResultError: it isn't a result, or one of a newer major version.
+    """
+    return load_versioned(path, Result)
+
+
+def figures_of(result: SavedResult) -> dict[str, Any]:
+    """A result's headline, limits and evidence as flat columns: ``ttft_s.p50`` -> number, text or None."""
+    evidence = {f"evidence.{kind}": share for kind, share in result.evidence_shares.items()}
+    bound = {"bound_by": result.bottleneck.bound_by, "bound_by_share": result.bottleneck.share}
+    return dict(_flat(result.headline.model_dump(mode="json"))) | bound | evidence
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif not isinstance(value, list):
+            yield f"{prefix}{key}", value
