@@ -43,6 +43,17 @@ visit's router has spoken. The engine drops what is resident or on its way, and 
     class Params
     def decide(state_f, tokens, fetch_s, cpu_s) -> int     FETCH or CPU; compiled subset
     def initial_state(params) -> float64 array
+
+**Placement** (``policies/placement/NAME.py``) says which physical expert lies on which rank of a cluster::
+
+    class Params
+    needs_training = True                 uses `profile.load`, `transitions` or `together` of a training split
+    replicates = True                     chooses itself what the slots beyond one per expert hold
+    def place(params, profile, rng) -> (logical, rank)          expert and rank of each slot. [layers, slots] each
+    def split(params, load, logical, rank) -> share             optional: of a batch's tokens of its expert that each
+                                                                slot gets; default: equal shares. [slots]
+
+Every expert must have a slot. Slots of a rank need not be as many in every layer.
 """
 
 from __future__ import annotations
@@ -62,8 +73,11 @@ from moesim.registry import load_module, modules_in
 from moesim.traces.visits import Visits
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+#: The expert and the rank of each slot. [layers, slots] each
+Placed = tuple[Ints, Ints]
 
-FAMILIES = ("caching", "prefetch", "on_miss")
+FAMILIES = ("caching", "prefetch", "on_miss", "placement")
 FETCH, CPU = 0, 1
 NOTES = ("next_use", "schedule", "weight", None)
 _FUTURE_NOTES = ("next_use", "schedule")
@@ -75,6 +89,7 @@ _OPTIONAL = {
     "on_bypass": ["state_i", "state_f", "key", "now", "note"],
     "preload": ["params", "context"],
 }
+_OPTIONAL_PLACEMENT = {"split": ["params", "load", "logical", "rank"]}
 _SIGNATURES: dict[str, dict[str, list[str]]] = {
     "caching": {
         "initial_state": ["params", "context"],
@@ -85,6 +100,7 @@ _SIGNATURES: dict[str, dict[str, list[str]]] = {
     },
     "prefetch": {"candidates": ["params", "visits", "trace", "rng"]},
     "on_miss": {"initial_state": ["params"], "decide": ["state_f", "tokens", "fetch_s", "cpu_s"]},
+    "placement": {"place": ["params", "profile", "rng"]},
 }
 
 
@@ -251,7 +267,7 @@ def check(family: str, name: str, module: ModuleType) -> None:
             faults.append(Fault(place, f"has no function {function}({', '.join(arguments)})"))
         elif list(inspect.signature(found).parameters) != arguments:
             faults.append(Fault(place, f"{function} must take ({', '.join(arguments)})"))
-    for function, arguments in _OPTIONAL.items() if family == "caching" else ():
+    for function, arguments in (_OPTIONAL if family == "caching" else _OPTIONAL_PLACEMENT).items():
         found = getattr(module, function, None)
         if found is not None and list(inspect.signature(found).parameters) != arguments:
             faults.append(Fault(place, f"{function} must take ({', '.join(arguments)})"))

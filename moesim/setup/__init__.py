@@ -4,17 +4,21 @@ Both engines read the same arrays and only add, compare and take maxima, so they
 """
 
 from moesim.setup.memory import MemoryPlan, plan_memory
+from moesim.setup.placement import Placement, placement_by, read_placement
 from moesim.setup.schedule import Schedule, load_schedule, save_schedule
 from moesim.setup.setup import LinkDiscipline, Rule, Setup, TierSetup
 
 __all__ = [
     "LinkDiscipline",
     "MemoryPlan",
+    "Placement",
     "Rule",
     "Schedule",
     "Setup",
     "TierSetup",
     "load_schedule",
+    "placement_by",
     "plan_memory",
+    "read_placement",
     "save_schedule",
 ]

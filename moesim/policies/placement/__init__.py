@@ -1,0 +1,1 @@
+"""Where physical experts lie. The contract stands in :mod:`moesim.policies.api`."""
