@@ -1,6 +1,8 @@
 """Seconds from specs and sizes: pure functions that broadcast over numpy arrays.
 
-Read ``roofline`` first (how an operation's time follows from its FLOP, bytes and kernels), then ``operations`` (what
-each part of a language model's step needs), ``transfer`` (copies and reads), ``evidence`` (which constants a time
-rests on, and how well each is known).
+Read ``fitted`` first (what a form with fitted constants is), then one form (``moe_layer``, ``gemm``, ``attention``,
+``collective``, ``dispatch``), ``kernels`` (forms on one GPU, with what each price rests on), ``resident`` (a forward
+pass of a model that lies in GPU memory: what serving and expert parallelism price). An offloading node is priced by
+``node_times``; ``roofline``, ``transfer`` and ``operations`` are what it still takes from cards alone; ``evidence``
+says which constants a time rests on, and how well each is known.
 """

@@ -22,6 +22,9 @@ from numpy.typing import ArrayLike
 
 from moesim.costs.fitted import Constant, Constants, Floats, Form, Peaks, Terms, Work, overlapped
 
+#: SMs that DeepEP's normal kernels use unless told otherwise.
+DEFAULT_SMS = 20
+
 NORMAL_CONSTANTS = (
     Constant("launch", "us", 30e-6, 5e-6, 100e-6, "the kernels without work"),
     Constant("per_sm", "1", 0.01, 1e-4, 1.0, "values copied per second and SM, as a share of the link's bytes"),

@@ -87,6 +87,6 @@ def overlapped(first: ArrayLike, second: ArrayLike, sharpness: float) -> tuple[F
     a, b = np.broadcast_arrays(np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64))
     larger = np.maximum(np.maximum(a, b), 1e-30)
     power_a, power_b = (a / larger) ** sharpness, (b / larger) ** sharpness
-    both = power_a + power_b
+    both = np.maximum(power_a + power_b, 1e-30)
     whole = larger * both ** (1 / sharpness)
     return whole * power_a / both, whole * power_b / both

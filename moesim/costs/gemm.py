@@ -2,7 +2,7 @@
 
 ``t = launch + (R^p + C^p)^(1/p)``
 
-- ``R = 2 (nk + mk + mn) / (e_b B)``: weights, input and output once through memory.
+- ``R = (w nk + 2 mk + 2 mn) / (e_b B)``: weights (w bytes each, 2 in bf16), input and output once through memory.
 - ``C = min over tiles (a, b) and splits s of  waves * (k/s) * (2ab / f + k_step) + [s > 1] (split + reduce)``:
   each SM works through its share of the ``ceil(m/a) ceil(n/b) s`` blocks at ``f = e_c F / SMs``, a block takes
   ``k_step`` more for every step along k, and dividing k over s blocks costs a second pass,
@@ -34,11 +34,12 @@ CONSTANTS = (
 
 
 def terms(work: Work, peaks: Peaks, constants: Constants) -> Terms:
-    """The terms of the module's equation; ``work`` has ``m``, ``n``, ``k``."""
+    """The terms of the module's equation; ``work`` has ``m``, ``n``, ``k``, and ``weight_bytes`` where not bf16."""
     m, n, k = np.broadcast_arrays(work["m"], work["n"], work["k"])
+    weights = work.get("weight_bytes", np.asarray(2.0)) * n * k
     bandwidth = peaks.bytes_per_s * constants["bandwidth_share"]
     reads, compute = overlapped(
-        2 * (n * k + m * k + m * n) / bandwidth, _blocks_s(m, n, k, peaks, constants), constants["sharpness"]
+        (weights + 2 * (m * k + m * n)) / bandwidth, _blocks_s(m, n, k, peaks, constants), constants["sharpness"]
     )
     return {"launch": np.full(reads.shape, constants["launch"]), "memory": reads, "arithmetic": compute}
 

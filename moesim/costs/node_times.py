@@ -13,7 +13,7 @@ from moesim.costs.roofline import OpTime, roofline
 from moesim.costs.transfer import transfer_s
 from moesim.hardware import Node
 from moesim.models import ModelSpec, parameters
-from moesim.models.precision import Precision
+from moesim.models.precision import Precisions
 from moesim.traces.trace import RoutingTrace
 from moesim.traces.visits import Visits
 
@@ -42,15 +42,6 @@ class Times:
     copy_s: Floats
     read_s: Floats
     cpu_s: Floats
-
-
-@dataclass(frozen=True)
-class Precisions:
-    """How weights are stored, and bytes of an element of the KV cache."""
-
-    experts: Precision
-    dense: Precision
-    kv_bytes_per_element: float = 2.0
 
 
 def node_times(

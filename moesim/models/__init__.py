@@ -11,7 +11,7 @@ Where to read first:
 """
 
 from moesim.models.catalog import available_models, load_model, read_model
-from moesim.models.precision import PRECISIONS, Precision, get_precision
+from moesim.models.precision import PRECISIONS, Precision, Precisions, get_precision
 from moesim.models.spec import Convention, ModelSpec
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Convention",
     "ModelSpec",
     "Precision",
+    "Precisions",
     "available_models",
     "get_precision",
     "load_model",

@@ -274,6 +274,32 @@ def _dbrx(config: Config) -> Fields:
     }
 
 
+def _dense(config: Config, **attention: Any) -> Fields:
+    """A model without experts."""
+    return {
+        "num_layers": config.number("num_hidden_layers"),
+        "num_dense_layers": config.number("num_hidden_layers"),
+        "hidden_size": config.number("hidden_size"),
+        "dense_intermediate_size": config.number("intermediate_size"),
+        "moe_intermediate_size": 0,
+        "num_experts": 0,
+        "top_k": 0,
+        "vocab_size": config.number("vocab_size"),
+        "tied_embeddings": config.flag("tie_word_embeddings"),
+        "attention": _gqa(config, **attention),
+    }
+
+
+def _llama(config: Config) -> Fields:
+    bias = config.flag("attention_bias")
+    return _dense(config, qkv_bias=bias, output_bias=bias)
+
+
+def _qwen3(config: Config) -> Fields:
+    bias = config.flag("attention_bias")
+    return _dense(config, qk_norm="head", qkv_bias=bias, output_bias=bias)
+
+
 FAMILIES: dict[str, Callable[[Config], Fields]] = {
     "dbrx": _dbrx,
     "deepseek_v2": _deepseek,
@@ -284,12 +310,16 @@ FAMILIES: dict[str, Callable[[Config], Fields]] = {
     "granitemoeshared": _granitemoe,
     "jamba": _jamba,
     "kimi_k2": _deepseek,
+    "llama": _llama,
     "llama4": _llama4,
     "llama4_text": _llama4,
+    "mistral": _dense,
     "mixtral": _mixtral,
     "olmoe": _olmoe,
     "phimoe": _phimoe,
     "qwen2_moe": _qwen2_moe,
+    "qwen2": lambda config: _dense(config, qkv_bias=True),
+    "qwen3": _qwen3,
     "qwen3_moe": _qwen3_moe,
     "qwen3_next": _qwen3_next,
 }

@@ -28,6 +28,15 @@ class Precision:
         return math.ceil(num_weights * self.bits_per_weight / 8)
 
 
+@dataclass(frozen=True)
+class Precisions:
+    """How a model's weights are stored, and bytes of an element of its KV cache."""
+
+    experts: Precision
+    dense: Precision
+    kv_bytes_per_element: float = 2.0
+
+
 def get_precision(name: str) -> Precision:
     """The precision of that name.
 

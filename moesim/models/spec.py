@@ -39,7 +39,8 @@ class PublishedCount(Origin):
 
 
 class ModelSpec(BaseModel):
-    """A mixture-of-experts language model.
+    """A mixture-of-experts language model, or a dense one: all layers dense, and ``num_experts``, ``top_k`` and
+    ``moe_intermediate_size`` 0.
 
     Layers ``[0, num_dense_layers)`` are dense. Of the others, those whose index modulo ``moe_layer_period`` is
     ``moe_layer_offset`` are MoE layers, the rest are dense too. In an encoder-decoder the encoder's layers come first
@@ -69,12 +70,12 @@ class ModelSpec(BaseModel):
     moe_layer_offset: Index = 0
     hidden_size: Count
     dense_intermediate_size: Count | None = None
-    moe_intermediate_size: Count
-    num_experts: Annotated[Count, Field(le=65_535)]
+    moe_intermediate_size: Index
+    num_experts: Annotated[Index, Field(le=65_535)]
     num_shared_experts: Index = 0
     shared_intermediate_size_total: Count | None = None
     shared_expert_gate: bool = False
-    top_k: Count
+    top_k: Index
     router: str = ""
     attention: Annotated[Attention, Field(discriminator="kind")]
     vocab_size: Count
@@ -99,7 +100,14 @@ class ModelSpec(BaseModel):
         wrong = []
         if self.top_k > self.num_experts:
             wrong.append(f"top_k {self.top_k} is more than num_experts {self.num_experts}")
-        if not self.moe_layer_indices:
+        sizes = {name: getattr(self, name) for name in ("num_experts", "top_k", "moe_intermediate_size")}
+        if self.moe_layer_indices and not all(sizes.values()):
+            absent = ", ".join(name for name, value in sizes.items() if not value)
+            wrong.append(
+                f"{absent} must be above 0 where a layer has experts (num_dense_layers: {self.num_layers} for "
+                "a dense model)"
+            )
+        if not self.moe_layer_indices and any(sizes.values()):
             wrong.append("no layer is an MoE layer: see num_dense_layers, moe_layer_period and moe_layer_offset")
         if self.num_moe_layers < self.num_layers and self.dense_intermediate_size is None:
             wrong.append("there are dense layers, so dense_intermediate_size is required")

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar, cast
 
-from moesim.costs.node_times import Precisions
 from moesim.errors import Fault, MoesimError, ScenarioError
 from moesim.hardware import Node, build_node
 from moesim.models import ModelSpec, load_model
-from moesim.models.precision import Precision, get_precision
+from moesim.models.precision import Precision, Precisions, get_precision
 from moesim.policies import api
 from moesim.policies.api import Policy
 from moesim.scenario.load import ScenarioFile

@@ -33,9 +33,11 @@ def routing_for(trace: RoutingTrace, model: ModelSpec, scenario: Scenario) -> Ro
     """The trace as the model's routing: its own, or a declared stand-in.
 
     Raises:
-        ScenarioError: it has another shape, or is another model's and no stand-in.
+        ScenarioError: the model has no experts, or the trace another shape, or is another model's and no stand-in.
     """
     place, card = scenario.trace.file, trace.card
+    if not model.num_moe_layers:
+        raise ScenarioError.of("model", f"{model.name} is dense: it has no experts to offload", "a model with experts")
     shape, wanted = (card.num_experts, trace.top_k), (model.num_experts, model.top_k)
     if shape != wanted:
         raise ScenarioError.of(

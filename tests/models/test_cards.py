@@ -14,7 +14,8 @@ def test_a_card_loads_and_is_consistent(name):
     spec = load_model(name)
     assert spec.name == name
     assert spec.moe_layer_indices == tuple(sorted(set(spec.moe_layer_indices)))
-    assert 0 <= spec.moe_layer_indices[0] <= spec.moe_layer_indices[-1] < spec.num_layers
+    assert set(spec.moe_layer_indices) <= set(range(spec.num_layers))
+    assert bool(spec.moe_layer_indices) == bool(spec.num_experts)
     assert all(spec.mixer(layer).kind for layer in range(spec.num_layers))
 
 
@@ -27,7 +28,7 @@ def test_layer_patterns():
 MUTATIONS = {
     "misspelt key": ("top_k: 2", "topk: 2", ["topk: unknown key", "top_k: is required"]),
     "text for a number": ("num_layers: 32", "num_layers: many", ["num_layers: "]),
-    "negative": ("num_experts: 8", "num_experts: -8", ["num_experts: input should be greater than 0"]),
+    "negative": ("num_experts: 8", "num_experts: -8", ["num_experts: input should be greater than or equal to 0"]),
     "fraction of a layer": ("num_layers: 32", "num_layers: 32.5", ["num_layers: "]),
     "more chosen than there are": ("top_k: 2", "top_k: 9", ["top_k 9 is more than num_experts 8"]),
     "unknown precision": ("expert_precision: bf16", "expert_precision: bf61", ["expert_precision: unknown precision"]),
@@ -44,6 +45,7 @@ MUTATIONS = {
         "num_layers: 32\nmoe_layer_period: 2\nmoe_layer_offset: 2\ndense_intermediate_size: 8",
         ["no layer is an MoE layer"],
     ),
+    "no experts where a layer has some": ("num_experts: 8", "num_experts: 0", ["num_experts must be above 0"]),
     "unknown field unverified": (
         "num_layers: 32",
         "num_layers: 32\nunverified: {width: guess}",

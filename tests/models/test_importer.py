@@ -139,8 +139,27 @@ def test_granite_has_the_size_in_its_name():
     assert p.active_params(spec, "without_embedding_and_head") == pytest.approx(0.8e9, rel=0.05)
 
 
+#: Dense families: from memory, the totals that their names or model cards state (in units of 1e9).
+DENSE = {
+    "llama": (32, 4096, 32, 8, 128256, 14336, False, 8.03),
+    "mistral": (32, 4096, 32, 8, 32768, 14336, False, 7.25),
+    "qwen2": (28, 3584, 28, 4, 152064, 18944, False, 7.62),
+    "qwen3": (36, 4096, 32, 8, 151936, 12288, False, 8.19),
+}
+
+
+@pytest.mark.parametrize("family", DENSE)
+def test_a_dense_model_has_the_size_of_its_card(family):
+    layers, hidden, heads, kv_heads, vocabulary, width, tied, billions = DENSE[family]
+    dense = config(family, layers, hidden, heads, kv_heads, vocabulary, 0, intermediate_size=width)
+    spec = from_hf_config(dense | {"tie_word_embeddings": tied}, family)
+    assert p.total_params(spec) == pytest.approx(billions * 1e9, rel=0.01)
+    assert spec.num_moe_layers == 0
+    assert p.expert_params(spec) == 0
+
+
 def test_every_family_is_tested():
-    tested = {data["model_type"] for data in [*CONFIGS.values(), GRANITE]}
+    tested = {data["model_type"] for data in [*CONFIGS.values(), GRANITE]} | set(DENSE)
     same_function = {"granitemoeshared", "llama4_text"}
     assert tested | same_function == set(FAMILIES)
 
@@ -153,9 +172,9 @@ def test_a_written_card_reads_back_the_same(name):
 
 def test_an_unknown_family_lists_those_that_are_known():
     with pytest.raises(CardError) as raised:
-        from_hf_config({"model_type": "llama"}, "llama")
+        from_hf_config({"model_type": "bert"}, "bert")
     (fault,) = raised.value.faults
-    assert fault.message == "unknown family 'llama'"
+    assert fault.message == "unknown family 'bert'"
     assert all(family in fault.hint for family in FAMILIES)
 
 

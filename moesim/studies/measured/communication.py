@@ -16,8 +16,6 @@ from moesim.studies.measured.table import Ints, Table
 
 _SIZES = ((65536.0, "<=64KB"), (4194304.0, "<=4MB"))
 _GPUS_IN_NODE = 8.0
-#: SMs that DeepEP's normal kernels use unless told otherwise.
-_DEFAULT_SMS = 20.0
 
 
 def library(impl: str) -> str:
@@ -102,7 +100,7 @@ def prepare_dispatch(table: Table, _stats: Table | None) -> Prepared:
 def _dispatch_work(table: Table, rows: Ints, mode: str, operation: str) -> dict[str, Floats]:
     work = {name: table.number(name)[rows] for name in ("tokens", "hidden", "topk", "experts")}
     work["gpus"] = table.number("gpus", _GPUS_IN_NODE)[rows]
-    work["sms"] = table.number("sms", _DEFAULT_SMS)[rows]
+    work["sms"] = table.number("sms", dispatch.DEFAULT_SMS)[rows]
     work["reached"] = dispatch.gpus_reached(work["experts"], work["topk"], work["gpus"])
     narrow = mode == "low_latency" and operation == "dispatch"
     work["value_bytes"] = np.full(len(rows), 1.0 if narrow else 2.0)

@@ -7,9 +7,9 @@ from functools import partial
 import numpy as np
 
 from moesim.costs import attention, gemm
-from moesim.costs.fitted import Form
+from moesim.costs.fitted import Floats, Form
 from moesim.studies.measured.kinds import Group, Kind, Prepared, by_tokens, card_of, everything, one_slice
-from moesim.studies.measured.table import Table
+from moesim.studies.measured.table import Ints, Table
 
 _DTYPES = ("bfloat16", "float16", "half", "bf16", "fp16", "")
 _KV_BYTES = {"fp8": 1.0}
@@ -47,14 +47,25 @@ def prepare_attention(form: Form, table: Table, _stats: Table | None) -> Prepare
         elif dtype not in _DTYPES or kv_dtype not in (*_DTYPES, *_KV_BYTES):
             prepared.leave_out(f"dtype {dtype}, kv_dtype {kv_dtype}", len(rows))
         else:
-            work = {name: table.number(name)[rows] for name in _ATTENTION}
-            work["window"] = table.number("window", 0.0)[rows]
-            work["kv_bytes"] = np.full(len(rows), _KV_BYTES.get(kv_dtype, 2.0))
-            queries = work["seq"] if form is attention.PREFILL else np.ones(len(rows))
-            naive = {"roofline": partial(attention.naive_seconds, work, queries=queries)}
+            work = _attention_work(form, table, rows, _KV_BYTES.get(kv_dtype, 2.0))
+            naive = {"roofline": partial(attention.naive_seconds, work)}
             stack = attention_stack(source) + (" fp8 kv" if kv_dtype in _KV_BYTES else "")
             prepared.groups.append(Group(form, gpu, card, stack, rows, work, naive))
     return prepared
+
+
+def _attention_work(form: Form, table: Table, rows: Ints, kv_bytes: float) -> dict[str, Floats]:
+    sizes = {name: table.number(name)[rows] for name in _ATTENTION}
+    load = attention.even_prefill_load if form is attention.PREFILL else attention.even_decode_load
+    width = sizes["head_dim"]
+    return {
+        **sizes,
+        **load(sizes["batch"], sizes["seq"], table.number("window", 0.0)[rows]),
+        "key_elements": 2 * width,
+        "io_elements": 2 * width,
+        "pair_flop": 4 * width,
+        "kv_bytes": np.full(len(rows), kv_bytes),
+    }
 
 
 GEMM = Kind(

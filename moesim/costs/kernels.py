@@ -1,0 +1,299 @@
+"""Kernels on one GPU, priced by the fitted forms: what each costs, which constants that rests on, and how far.
+
+Order of trust for the constants of a form: fitted on this GPU in this software stack; the class's (all GPUs that were
+measured), scaled by this GPU's datasheet. Elementwise kernels (norms, activations, copies of a few rows) have no fit:
+``t = launch + bytes / (e_b B)`` with the card's numbers.
+
+A price is *extrapolated* where a size lies outside of those that the constants were fitted to, or a precision is
+another one; its kind is then ``assumed``, whatever the constants'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from moesim.costs import attention, collective, dispatch, gemm, moe_layer
+from moesim.costs.devices import arithmetic
+from moesim.costs.fitted import Floats, Form, Peaks, Terms, Work, peaks_of, total
+from moesim.costs.moe_kernels import FIXED_TILES, moe_stack, tuned_shapes
+from moesim.hardware import GpuSpec, Kind, load_link, weakest
+from moesim.hardware.fits import Fit, FitKey, find, shipped_fits
+from moesim.models import Precision, get_precision
+
+Bools = NDArray[np.bool_]
+How = Literal["fitted", "class", "card", "assumed"]
+#: A kernel of a replayed CUDA graph starts after so much of a launch in a stream: 1.3 us of 2.5 on an H200, 1.4 of 2.7
+#: on an A100 (te42kyfo/gpu-benches, kernel repeated on 64 kB).
+GRAPH_LAUNCH = 0.52
+#: vLLM's own all-reduce takes messages up to so many bytes (``max_size`` of ``CustomAllreduce``), NCCL the others.
+CUSTOM_ALL_REDUCE_BYTES = 8 * 2**20
+_BF16 = get_precision("bf16")
+
+
+@dataclass(frozen=True)
+class Software:
+    """The software that runs the kernels: ``engine``, and whether decode steps replay CUDA graphs."""
+
+    engine: Literal["vllm", "sglang", "trtllm"] = "vllm"
+    cuda_graphs: bool = True
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What a price rests on.
+
+    Attributes:
+        how: ``fitted`` on this GPU, of the ``class`` of GPUs, from the GPU's ``card``, or ``assumed`` here.
+        kind: of the weakest constant, inside of the fitted range.
+        constants: by name, seconds and shares.
+    """
+
+    operation: str
+    stack: str
+    how: How
+    kind: Kind
+    source: str
+    constants: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Seconds of one kind of operation, and how well they are known.
+
+    Attributes:
+        terms: seconds by name; they add up to :attr:`seconds`. Arrays of one shape.
+        extrapolated: where a size lies outside of what the constants were fitted to. [same]
+        reasons: in words, what lies outside anywhere.
+    """
+
+    name: str
+    terms: Terms
+    basis: Basis
+    extrapolated: Bools
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def seconds(self) -> Floats:
+        """The sum of the terms."""
+        return total(self.terms)
+
+    def times(self, count: ArrayLike, name: str = "") -> Part:
+        """So many of them one after the other."""
+        number = np.asarray(count, dtype=np.float64)
+        terms = {key: np.asarray(value * number) for key, value in self.terms.items()}
+        return replace(self, terms=terms, name=name or self.name)
+
+    def total(self) -> Part:
+        """The sum over the last axis: layers one after the other."""
+        terms = {key: np.asarray(value.sum(axis=-1)) for key, value in self.terms.items()}
+        return replace(self, terms=terms, extrapolated=np.asarray(self.extrapolated.any(axis=-1)))
+
+    def __add__(self, other: Part) -> Part:
+        """One after the other, as the first's name, on the weaker basis of the two."""
+        names = dict.fromkeys((*self.terms, *other.terms))
+        zero = np.zeros(())
+        terms = {name: self.terms.get(name, zero) + other.terms.get(name, zero) for name in names}
+        shape = np.broadcast_shapes(*(value.shape for value in terms.values()))
+        terms = {name: np.broadcast_to(value, shape) for name, value in terms.items()}
+        weaker = self if weakest((self.basis.kind, other.basis.kind)) == self.basis.kind else other
+        outside = np.broadcast_to(self.extrapolated | other.extrapolated, shape)
+        reasons = tuple(dict.fromkeys((*self.reasons, *other.reasons)))
+        return Part(self.name, terms, weaker.basis, outside, reasons)
+
+    def by_kind(self) -> dict[Kind, Floats]:
+        """Seconds by how well they are known: what is extrapolated counts as assumed."""
+        seconds = self.seconds
+        known = np.where(self.extrapolated, 0.0, seconds)
+        if self.basis.kind == "assumed":
+            return {"assumed": seconds}
+        return {self.basis.kind: known, "assumed": seconds - known}
+
+
+class Kernels:
+    """Prices kernels of a software stack on a GPU.
+
+    Args:
+        fits: fitted constants; by default the shipped ones.
+    """
+
+    def __init__(self, gpu: GpuSpec, software: Software | None = None, fits: Mapping[FitKey, Fit] | None = None):
+        self.gpu, self.software = gpu, software or Software()
+        self.fits = shipped_fits() if fits is None else fits
+        self.capability = float(gpu.compute_capability or 0.0)
+
+    def elementwise(self, num_bytes: ArrayLike, kernels: float = 1, name: str = "elementwise") -> Part:
+        """Kernels that only move ``num_bytes`` altogether."""
+        gpu = self.gpu
+        launch = gpu.kernel_launch.value * (GRAPH_LAUNCH if self.software.cuda_graphs else 1.0)
+        moved = np.asarray(num_bytes, dtype=np.float64)
+        rate = gpu.memory_bandwidth.value * gpu.memory_efficiency.value
+        numbers = (gpu.kernel_launch, gpu.memory_bandwidth, gpu.memory_efficiency)
+        basis = Basis(
+            "elementwise",
+            self.software.engine,
+            "card",
+            weakest(number.kind for number in numbers),
+            f"hardware card {gpu.name}",
+            {"launch": launch, "bandwidth_share": gpu.memory_efficiency.value},
+        )
+        terms = {"launch": np.where(moved > 0, launch * kernels, 0.0), "memory": moved / rate}
+        return Part(name, terms, basis, np.zeros(moved.shape, dtype=bool))
+
+    def gemm(self, m: ArrayLike, n: float, k: float, stored: Precision = _BF16, name: str = "projections") -> Part:
+        """``y[m, n] = x[m, k] w[k, n]`` with weights stored in a precision."""
+        rows = np.asarray(m, dtype=np.float64)
+        sizes = {"m": rows, "n": np.asarray(float(n)), "k": np.asarray(float(k))}
+        work = {**sizes, "weight_bytes": np.asarray(stored.bits_per_weight / 8)}
+        return self._price(name, gemm.FORM, self.software.engine, work, rows > 0, stored, "bf16")
+
+    def decode_attention(self, shape: attention.HeadShape, load: Work, kv_bytes: float = 2.0) -> Part:
+        """Attention of one layer for decoding requests (:func:`moesim.costs.attention.decode_load`)."""
+        return self._attention("attention decode", attention.DECODE, self._decode_stack(), shape, load, kv_bytes)
+
+    def prefill_attention(self, shape: attention.HeadShape, load: Work, kv_bytes: float = 2.0) -> Part:
+        """Attention of one layer for prefilling requests (:func:`moesim.costs.attention.prefill_load`)."""
+        stack = self._decode_stack().replace("decode", "prefill")
+        part = self._attention("attention prefill", attention.PREFILL, stack, shape, load, kv_bytes)
+        chunked = np.broadcast_to(load["past"] > 0, part.extrapolated.shape)
+        return _also(part, chunked, "queries after positions in the cache; fitted without")
+
+    def moe_layer(self, work: Work, stored: Precision = _BF16) -> Part:
+        """A fused MoE layer on one rank.
+
+        Args:
+            work: ``tokens, topk, hidden, width, matrices, local_experts, ranks, gpus, pairs, distinct``
+                (:mod:`moesim.costs.moe_layer`).
+        """
+        stack = moe_stack(self.software.engine, compute_capability=self.capability)
+        fixed = stack in FIXED_TILES
+        shape = (int(np.max(work["local_experts"])), int(np.max(work["width"])))
+        full = {
+            **work,
+            "weight_bytes": np.asarray(stored.bits_per_weight / 8),
+            "untuned": np.asarray(float(fixed and shape not in tuned_shapes(stack, self.capability))),
+            "unpadded": np.asarray(float("triton" in stack)),
+        }
+        if stored.name == "fp8":
+            stack, fitted_in = f"{stack} fp8_block", "fp8"
+        else:
+            fitted_in = "bf16"
+        return self._price("MoE layer", moe_layer.FORM, stack, full, work["pairs"] > 0, stored, fitted_in)
+
+    def collective(self, operation: str, num_bytes: ArrayLike, gpus: int, name: str = "") -> Part:
+        """A collective among GPUs of one node; the bytes as nccl-tests count them."""
+        sent = np.asarray(num_bytes, dtype=np.float64)
+        work = {
+            "bus_bytes": collective.bus_bytes(operation, sent, gpus),
+            "gpus": np.asarray(float(gpus)),
+            "int8_reduction": np.asarray(0.0),
+        }
+        stack = "torch send_recv" if operation == "send_recv" else f"nccl {operation}"
+        part = self._price(name or operation, collective.FORM, stack, work, sent > 0)
+        if operation != "all_reduce" or self.software.engine == "trtllm":
+            return part
+        custom = "vllm_vLLM_custom" if self.software.engine == "vllm" else "sglang_SGLang_CustomAllReduce"
+        stack = f"{custom}_{'graph' if self.software.cuda_graphs else 'eager'} all_reduce"
+        small = self._price(name or operation, collective.FORM, stack, work, sent > 0)
+        return _choose(sent <= CUSTOM_ALL_REDUCE_BYTES, small, part)
+
+    def dispatch(self, operation: str, mode: str, work: Work) -> Part:
+        """``dispatch`` or ``combine`` of expert parallelism (:mod:`moesim.costs.dispatch`), one node.
+
+        Args:
+            mode: ``normal`` or ``low_latency``.
+            work: ``tokens, hidden, topk, experts, gpus``, and ``sms`` of normal kernels.
+        """
+        form = dispatch.NORMAL if mode == "normal" else dispatch.LOW_LATENCY
+        narrow = mode == "low_latency" and operation == "dispatch"
+        full = {
+            "sms": np.asarray(float(dispatch.DEFAULT_SMS)),
+            **work,
+            "reached": dispatch.gpus_reached(work["experts"], work["topk"], work["gpus"]),
+            "value_bytes": np.asarray(1.0 if narrow else 2.0),
+        }
+        return self._price(operation, form, f"{mode} {operation}", full, work["tokens"] > 0)
+
+    def _attention(
+        self, name: str, form: Form, stack: str, shape: attention.HeadShape, load: Work, kv_bytes: float
+    ) -> Part:
+        work = {**load, **shape.work(), "kv_bytes": np.asarray(kv_bytes)}
+        return self._price(name, form, stack + (" fp8 kv" if kv_bytes < 2 else ""), work, load["batch"] > 0)
+
+    def _decode_stack(self) -> str:
+        """What vLLM takes: FlashAttention 3 on Hopper, FlashInfer's TensorRT-LLM kernels on Blackwell, else 2."""
+        if 9 <= self.capability < 10:
+            return "flash_attn_fa3"
+        return "flashinfer_trtllmdecode" if 10 <= self.capability < 12 else "flash_attn"
+
+    def _price(
+        self,
+        name: str,
+        form: Form,
+        stack: str,
+        work: Work,
+        present: Bools,
+        stored: Precision = _BF16,
+        fitted_in: str = "bf16",
+    ) -> Part:
+        found = find(self.fits, form.operation, self.gpu.name, stack)
+        if found is None:  # the class has constants over all stacks for every operation
+            raise KeyError(f"no constants for {form.operation}")
+        fit, how = found[0], cast(How, found[1])
+        peaks = self._peaks(stored)
+        terms = {key: np.where(present, value, 0.0) for key, value in form.terms(work, peaks, fit.constants).items()}
+        kind = fit.kind if how == "fitted" else weakest((fit.kind, *self._datasheet_kinds(stored, form)))
+        basis = Basis(
+            form.operation, fit.stack, "fitted" if how == "fitted" else "class", kind, fit.source, fit.constants
+        )
+        shape = next(iter(terms.values())).shape
+        extrapolated, reasons = outside_of(fit, work, shape)
+        if stored.bits_per_weight != 16 and fitted_in != stored.name:
+            extrapolated = np.ones(shape, dtype=bool)
+            reasons = (*reasons, f"weights in {stored.name}; fitted in {fitted_in}")
+        if form is collective.FORM and not self.gpu.nvlink:
+            extrapolated = np.ones(shape, dtype=bool)
+            reasons = (*reasons, "over PCIe; fitted over NVLink")
+        return Part(name, terms, basis, extrapolated & np.broadcast_to(present, shape), reasons)
+
+    def _peaks(self, stored: Precision) -> Peaks:
+        peaks = peaks_of(self.gpu, arithmetic(self.gpu.compute, stored.compute))
+        if peaks.link_bytes_per_s > 0:
+            return peaks
+        return replace(peaks, link_bytes_per_s=load_link(self.gpu.link).bandwidth_raw.value)
+
+    def _datasheet_kinds(self, stored: Precision, form: Form) -> Sequence[Kind]:
+        gpu = self.gpu
+        numbers = [gpu.memory_bandwidth.kind, gpu.compute[arithmetic(gpu.compute, stored.compute)].kind]
+        if form.operation in ("gemm", "attention_decode", "attention_prefill"):
+            numbers.append(gpu.sm_count.kind if gpu.sm_count else "assumed")
+        return numbers
+
+
+def outside_of(fit: Fit, work: Work, shape: tuple[int, ...]) -> tuple[Bools, tuple[str, ...]]:
+    """Where a size of ``work`` lies outside of the range that constants were fitted to, and in words which."""
+    outside, reasons = np.zeros(shape, dtype=bool), []
+    for name, (low, high) in fit.fitted_range.items():
+        if name in work and (beyond := (work[name] < low) | (work[name] > high)).any():
+            outside = outside | beyond
+            reasons.append(f"{name} outside of {low:g} to {high:g}")
+    return outside, tuple(reasons)
+
+
+def _also(part: Part, where: Bools, reason: str) -> Part:
+    if not where.any():
+        return part
+    return replace(part, extrapolated=part.extrapolated | where, reasons=(*part.reasons, reason))
+
+
+def _choose(first: Bools, one: Part, other: Part) -> Part:
+    """``one`` where ``first``, else ``other``; they rest on the same kind, and on the weaker basis altogether."""
+    terms = {name: np.where(first, one.terms[name], other.terms[name]) for name in one.terms}
+    weaker = one if weakest((one.basis.kind, other.basis.kind)) == one.basis.kind else other
+    reasons = tuple(dict.fromkeys((*one.reasons, *other.reasons)))
+    outside = np.where(first, one.extrapolated, other.extrapolated)
+    return Part(one.name, terms, weaker.basis, outside, reasons)
