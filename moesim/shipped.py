@@ -16,9 +16,11 @@ from moesim.errors import Fault, ResultError
 from moesim.results import Result
 from moesim.results.comparison import ComparisonResult
 from moesim.results.result import load_versioned, write_text
+from moesim.results.trace_figures import SavedTraces, saved_traces
 from moesim.scenario import load_scenario
 from moesim.studies.compare import compare, load_comparison, points_of
 from moesim.studies.ranking import rank
+from moesim.studies.trace_comparison import described
 
 MANIFEST = "reports.yaml"
 #: Numbers of the same scenario may differ by this much between versions of numpy.
@@ -26,17 +28,18 @@ TOLERANCE = 1e-9
 
 
 class ShippedReport(BaseModel):
-    """One report: the scenario or the comparison that it is made from; its folder has the same name as its key."""
+    """One report: what it is made from (paths from the manifest's folder); its folder has the same name as its key."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     scenario: str | None = None
     comparison: str | None = None
+    traces: list[str] | None = Field(None, min_length=1)
 
     @model_validator(mode="after")
     def _one_source(self) -> ShippedReport:
-        if (self.scenario is None) == (self.comparison is None):
-            raise ValueError("needs either a scenario or a comparison")
+        if len(self.model_fields_set) != 1:
+            raise ValueError("needs one of: scenario, comparison, traces")
         return self
 
 
@@ -78,7 +81,7 @@ def check_reports(folder: Path) -> Iterator[str]:
         raise ResultError(faults)
 
 
-def _results(folder: Path) -> Iterator[tuple[Path, Result | ComparisonResult]]:
+def _results(folder: Path) -> Iterator[tuple[Path, Result | ComparisonResult | SavedTraces]]:
     """The file of each report, and what it should hold now."""
     manifest = validate(read_yaml(folder / MANIFEST, ResultError), Manifest, ResultError)
     for name, report in manifest.reports.items():
@@ -86,6 +89,9 @@ def _results(folder: Path) -> Iterator[tuple[Path, Result | ComparisonResult]]:
             yield folder / name / "result.json", run(folder / report.scenario, study=True)
         elif report.comparison is not None:
             yield folder / name / "comparison.json", _compared(folder / report.comparison)
+        elif report.traces is not None:
+            found = saved_traces(described([folder / path for path in report.traces]))
+            yield folder / name / "trace.json", found
 
 
 def _compared(path: Path) -> ComparisonResult:

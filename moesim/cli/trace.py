@@ -54,18 +54,15 @@ def report(
     from moesim.report import render_trace
     from moesim.results.result import write_text
     from moesim.results.trace_figures import saved_traces
-    from moesim.studies.replay import load_any_trace
-    from moesim.studies.trace_info import describe
+    from moesim.studies.trace_comparison import described
 
-    described = []
+    figures = []
     with output_folder(out_dir) as folder:
         with progress("describing", total=len(traces)) as bar:
-            for path in traces:
-                trace = load_any_trace(path)
-                info = describe(trace, curve_policies=("lru", "belady")).to_dict()
-                described.append({"card": trace.card.model_dump(mode="json"), **info})
+            for found in described(traces):
+                figures.append(found)
                 bar.advance(bar.task_ids[0])
-        saved = saved_traces(described)
+        saved = saved_traces(figures)
         outputs = {"trace.json": saved.to_json(), "report.html": render_trace(saved)}
         for name, text in outputs.items():
             write_text(folder / name, text)

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
-from moesim.studies.trace_info import PhaseInfo, TraceInfo
+from moesim.studies.replay import load_any_trace
+from moesim.studies.trace_info import PhaseInfo, TraceInfo, describe
 
 Row = tuple[str, tuple[float | None, ...]]
+
+
+def described(traces: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    """Card and figures of each trace, one after the other, as ``results.trace_figures.saved_traces`` takes them."""
+    for path in traces:
+        trace = load_any_trace(path)
+        info = describe(trace, curve_policies=("lru", "belady"))
+        yield {"card": trace.card.model_dump(mode="json"), **info.to_dict()}
 
 
 def side_by_side(traces: Sequence[TraceInfo], phase: str = "decode") -> list[Row]:
