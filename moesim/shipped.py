@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from moesim.api import run
 from moesim.documents import read_yaml, validate
-from moesim.errors import Fault, ResultError
+from moesim.errors import Fault, ResultError, nearest
 from moesim.results import Result
 from moesim.results.comparison import ComparisonResult
 from moesim.results.result import load_versioned, write_text
@@ -51,11 +51,19 @@ class Manifest(BaseModel):
     reports: dict[Annotated[str, Field(pattern=r"^\w[\w.-]*(/\w[\w.-]*)*$")], ShippedReport]
 
 
-def build_reports(folder: Path) -> Iterator[Path]:
-    """Run what every shipped report is made from, and write its files; yields each as it is written."""
+def build_reports(folder: Path, names: Collection[str] = ()) -> Iterator[Path]:
+    """Run what shipped reports are made from, and write their files; yields each as it is written.
+
+    Args:
+        folder: where the manifest is.
+        names: the reports to make; none: all.
+
+    Raises:
+        ResultError: no such report, or the manifest is wrong.
+    """
     from moesim.report import write_report
 
-    for path, result in _results(folder):
+    for path, result in _results(folder, names):
         write_text(path, result.to_json())
         yield path
         page = path.parent / "report.html"
@@ -63,14 +71,14 @@ def build_reports(folder: Path) -> Iterator[Path]:
         yield page
 
 
-def check_reports(folder: Path) -> Iterator[str]:
-    """Run what every shipped report is made from, and compare its numbers with the saved ones; a line for each.
+def check_reports(folder: Path, names: Collection[str] = ()) -> Iterator[str]:
+    """As :func:`build_reports`, but compare numbers with the saved ones and write nothing; a line for each report.
 
     Raises:
-        ResultError: numbers differ; names the first of each report.
+        ResultError: also where numbers differ; names the first of each report.
     """
     faults = []
-    for path, result in _results(folder):
+    for path, result in _results(folder, names):
         saved, found = load_versioned(path, type(result)).model_dump(mode="json"), result.model_dump(mode="json")
         difference = next(_differences(saved, found, ""), None)
         if difference is None:
@@ -81,10 +89,15 @@ def check_reports(folder: Path) -> Iterator[str]:
         raise ResultError(faults)
 
 
-def _results(folder: Path) -> Iterator[tuple[Path, Result | ComparisonResult | SavedTraces]]:
+def _results(folder: Path, names: Collection[str]) -> Iterator[tuple[Path, Result | ComparisonResult | SavedTraces]]:
     """The file of each report, and what it should hold now."""
     manifest = validate(read_yaml(folder / MANIFEST, ResultError), Manifest, ResultError)
+    unknown = [name for name in names if name not in manifest.reports]
+    if unknown:
+        raise ResultError([Fault(MANIFEST, f"no report {name!r}", nearest(name, manifest.reports)) for name in unknown])
     for name, report in manifest.reports.items():
+        if names and name not in names:
+            continue
         if report.scenario is not None:
             yield folder / name / "result.json", run(folder / report.scenario, study=True)
         elif report.comparison is not None:

@@ -33,6 +33,9 @@ def report(
 
 @reports.command("build")
 def build(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME...]", help="As reports.yaml names them; default: all.")
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="Compare numbers with what is there; write nothing.")] = False,
     folder: Annotated[Path, typer.Option(help="The repository's reports.")] = Path("reports"),
 ) -> None:
@@ -40,8 +43,8 @@ def build(
     from moesim.shipped import build_reports, check_reports
 
     if check:
-        for line in check_reports(folder):
+        for line in check_reports(folder, names or ()):
             out().print(line, markup=False)
     else:
-        for path in build_reports(folder):
+        for path in build_reports(folder, names or ()):
             out().print(f"wrote {path}", markup=False)
