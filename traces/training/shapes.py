@@ -95,4 +95,18 @@ def moe_64x6() -> Shape:
     return Shape("moe-64x6", "DeepSeek-V2-Lite", config, steps=1600, requests=72)
 
 
-SHAPES = {"32x4": moe_32x4, "8x2": moe_8x2, "64x6": moe_64x6}
+def moe_128x8() -> Shape:
+    """128 experts top-8, 12 layers; softmax over the chosen eight, as Qwen3-30B-A3B routes (of 48 layers)."""
+    config = Qwen3MoeConfig(
+        **common(hidden=96, layers=12, heads=2, head_dim=48),
+        num_key_value_heads=1,
+        num_experts=128,
+        num_experts_per_tok=8,
+        moe_intermediate_size=24,
+        intermediate_size=48,
+        norm_topk_prob=True,
+    )
+    return Shape("moe-128x8", "Qwen3-30B-A3B", config, steps=1600, requests=72)
+
+
+SHAPES = {"32x4": moe_32x4, "8x2": moe_8x2, "64x6": moe_64x6, "128x8": moe_128x8}
