@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from moesim.cli import capture, cards, compare, cost, replay, report, run, sweep, trace
+from moesim.cli import bench, capture, cards, compare, cost, replay, report, run, sweep, trace
 from moesim.cli.console import set_flags
 from moesim.version import __version__
 
@@ -45,6 +45,7 @@ app.command("cost")(cost.cost)
 app.command("compare")(compare.compare)
 app.command("sweep")(sweep.sweep)
 app.command("replay")(replay.replay)
+app.command("bench")(bench.bench)
 app.command("report")(report.report)
 app.add_typer(report.reports, name="reports")
 trace.app.command("capture")(capture.capture)

@@ -6,6 +6,7 @@ the median over the rounds of one contender's time to the other's.
 
 from __future__ import annotations
 
+import ast
 import os
 import resource
 import subprocess
@@ -13,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -34,21 +36,43 @@ from moesim.replay.stream import stream_counts
 from moesim.replay.timed import replay_timed
 from moesim.setup import Setup, TierSetup
 from moesim.studies.bench_rivals import Timing, c_lru_run, libcachesim_run, write_oracle_trace
+from moesim.studies.bench_rows import BenchRow
 from moesim.studies.bench_streams import DS, MIX, Stream
 from moesim.traces.steps import closed_loop
 from moesim.traces.visits import next_use, visits_of
 
 ROUNDS = 3
 STREAMED = 480_000_000
-Row = dict[str, Any]
+#: Of the hits-only replay against libCacheSim's C loop: (must, aim) by policy, then by stream.
+_QUEUES, _OTHERS = {"mix": (4.0, 6.0), "ds": (6.0, 9.0)}, {"mix": (3.0, 5.0), "ds": (3.0, 5.0)}
+AGAINST_LIBCACHESIM = {
+    **dict.fromkeys(("lru", "fifo", "belady"), _QUEUES),
+    **dict.fromkeys(("lfu", "sieve", "s3fifo"), _OTHERS),
+}
+AGAINST_C = (0.6, 0.9)
+ALL_SIZES = (5.0, 2.0)
+AGAINST_SIMPY = {"lru": (250.0, 500.0), "lfu": (75.0, 200.0)}
+STREAM_CPU_S, STREAM_MIB = (10.0, 6.0), 300.0
 
 
-def bench(parts: Sequence[str] = ("replay", "curve", "timeline", "stream", "startup")) -> dict[str, list[Row]]:
-    """Run parts of the benchmark; rows of each. A ratio that can't be measured here is None."""
-    return {part: list(PARTS[part]()) for part in parts}
+def bench(
+    parts: Sequence[str], rounds: int = ROUNDS, progress: Callable[[str], None] = lambda _: None
+) -> Iterator[BenchRow]:
+    """Run parts of the benchmark, row by row.
+
+    Args:
+        parts: of ``PARTS``.
+        rounds: how often each contender has its turn.
+        progress: called with what is measured next.
+    """
+    for part in parts:
+        progress(part)
+        for row in PARTS[part](rounds):
+            progress(f"{row.part}: {row.stream}, {row.what} done")
+            yield row
 
 
-def _replay() -> Iterator[Row]:
+def _replay(rounds: int) -> Iterator[BenchRow]:
     """Hits only, rule ``sequential``, against libCacheSim's C loop and a C LRU."""
     with tempfile.TemporaryDirectory() as folder:
         for stream in (MIX, DS):
@@ -56,51 +80,70 @@ def _replay() -> Iterator[Row]:
             following = next_use(keys)
             path = Path(folder) / f"{stream.name}.oracleGeneral"
             write_oracle_trace(path, keys, following)
-            for name in ("lru", "fifo", "belady", "lfu", "sieve", "s3fifo"):
+            for name, targets in AGAINST_LIBCACHESIM.items():
                 ours = _sequential_run(stream, api.load("caching", name), keys, following)
                 theirs = libcachesim_run(path, name, stream.slots, len(keys))
-                yield _against(stream, name, "libcachesim", len(keys), ours, theirs)
+                of_libcachesim = _Rival("libcachesim", theirs, targets[stream.name], "libcachesim is not installed")
+                yield _against(stream, name, len(keys), ours, of_libcachesim, rounds)
                 if name == "lru":
-                    ceiling = c_lru_run(Path(folder), keys, stream.num_keys, stream.slots)
-                    yield _against(stream, name, "C -O3", len(keys), ours, ceiling)
+                    in_c = c_lru_run(Path(folder), keys, stream.num_keys, stream.slots)
+                    ceiling = _Rival("C -O3", in_c, AGAINST_C, "no C compiler (cc or gcc) is on the PATH")
+                    yield _against(stream, name, len(keys), ours, ceiling, rounds)
             path.unlink()
 
 
-def _curve() -> Iterator[Row]:
+def _curve(rounds: int) -> Iterator[BenchRow]:
     """All LRU sizes at once, against one size."""
     for stream in (MIX, DS):
         keys = stream.keys()
         one = _sequential_run(stream, api.load("caching", "lru"), keys, keys)
+        every = partial(_all_sizes, stream, keys)
+        every()
+        pairs = [(every(), one()) for _ in range(rounds)]
+        yield BenchRow.of(
+            "curve",
+            stream.name,
+            "lru, all sizes at once",
+            [all_s / one_s for (all_s, _), (one_s, _) in pairs],
+            "x the time",
+            against="one size",
+            rate=len(keys) / median(all_s for (all_s, _), _ in pairs),
+            targets=ALL_SIZES,
+            same_hits=pairs[0][0][1] == pairs[0][1][1],
+        )
 
-        def every(stream: Stream = stream, keys: NDArray[np.int64] = keys) -> Timing:
-            histogram = np.zeros(stream.num_keys + 1, dtype=np.int64)
-            begin = time.process_time()
-            run_kernel(None, "use_distances", empty_stack(stream.num_keys), keys, histogram)
-            return time.process_time() - begin, int(histogram[: stream.slots].sum())
 
-        yield _against(stream, "lru", "one size", len(keys), every, one)
+def _all_sizes(stream: Stream, keys: NDArray[np.int64]) -> Timing:
+    """CPU seconds of LRU at all sizes, and its hits at the size of the benchmark."""
+    histogram = np.zeros(stream.num_keys + 1, dtype=np.int64)
+    begin = time.process_time()
+    run_kernel(None, "use_distances", empty_stack(stream.num_keys), keys, histogram)
+    return time.process_time() - begin, int(histogram[: stream.slots].sum())
 
 
-def _timeline() -> Iterator[Row]:
+def _timeline(rounds: int) -> Iterator[BenchRow]:
     """With a clock and prefetch, against the SimPy engine; few tokens there, since it is slow."""
     for stream, tokens, few in ((MIX, 80_000, 150), (DS, 11_000, 25)):
-        for name in ("lru", "lfu"):
+        for name, targets in AGAINST_SIMPY.items():
             for prefetch in ("none", "oracle"):
                 long, short = (_setup(stream, count, name, prefetch) for count in (tokens, few))
-                replay_timed(short)
-                rows = [(_timed(partial(replay_timed, long)), _timed(partial(simulate, short))) for _ in range(ROUNDS)]
-                rates = [(tokens * stream.per_token / ours, few * stream.per_token / simpy) for ours, simpy in rows]
-                yield {
-                    "stream": stream.name,
-                    "policy": name,
-                    "prefetch": prefetch,
-                    "against": "SimPy engine",
-                    "activations_per_cpu_s": median(ours for ours, _ in rates),
-                    "ratio": median(ours / simpy for ours, simpy in rates),
-                }
+                same = np.array_equal(replay_timed(short).step_end_s, simulate(short).step_end_s)
+                pairs = [(_timed(partial(replay_timed, long)), _timed(partial(simulate, short))) for _ in range(rounds)]
+                yield BenchRow.of(
+                    "timeline",
+                    stream.name,
+                    f"{name}, prefetch {prefetch}",
+                    [tokens / ours / (few / simpy) for ours, simpy in pairs],
+                    "x",
+                    against="SimPy engine",
+                    rate=tokens * stream.per_token / median(ours for ours, _ in pairs),
+                    targets=targets,
+                    same_hits=same,
+                    note="" if same else "times differ",
+                )
 
 
-def _stream() -> Iterator[Row]:
+def _stream(rounds: int) -> Iterator[BenchRow]:
     """480 million activations from a file, in a process of its own: an eighth of them, read eight times over."""
     tokens = STREAMED // 8 // DS.per_token
     with tempfile.TemporaryDirectory() as folder:
@@ -108,24 +151,21 @@ def _stream() -> Iterator[Row]:
         with path.open("wb") as file:
             for block in DS.blocks(tokens):
                 file.write(block.astype(np.uint8).tobytes())
-        _child(f"stream_file({str(path)!r})")
-        cpu_s, peak_bytes, hits, activations = eval(_child(f"stream_file({str(path)!r})"))
-    yield {
-        "stream": DS.name,
-        "policy": "lru",
-        "activations": activations,
-        "hits": hits,
-        "cpu_s": cpu_s,
-        "peak_bytes": peak_bytes,
-    }
+        _child(f"stream_file({str(path)!r}, times=1)")
+        runs = [_child(f"stream_file({str(path)!r})") for _ in range(rounds)]
+    activations, cpu_s, peaks = runs[0][3], [run[0] for run in runs], [run[1] / 2**20 for run in runs]
+    what = f"lru, {activations / 1e6:.0f} M activations"
+    yield BenchRow.of("stream", DS.name, what, cpu_s, "CPU s", rate=activations / median(cpu_s), targets=STREAM_CPU_S)
+    note = "the most memory that the process held"
+    yield BenchRow.of("stream", DS.name, what, peaks, "MiB", targets=(STREAM_MIB, None), note=note)
 
 
-def stream_file(path: str) -> tuple[float, int, int, int]:
-    """CPU seconds, peak memory in bytes, hits and activations of LRU over a file of ``ds``, read eight times."""
+def stream_file(path: str, times: int = 8) -> tuple[float, int, int, int]:
+    """CPU seconds, peak memory in bytes, hits and activations of LRU over a file of ``ds``, read some times over."""
 
     def blocks() -> Iterator[NDArray[np.uint8]]:
         tokens = 512
-        for _ in range(8):
+        for _ in range(times):
             with open(path, "rb") as file:
                 while data := file.read(tokens * DS.per_token):
                     yield np.frombuffer(data, dtype=np.uint8).reshape(-1, DS.layers, DS.top_k)
@@ -146,14 +186,24 @@ def _peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def _startup() -> Iterator[Row]:
+def _startup(rounds: int) -> Iterator[BenchRow]:
     """CPU seconds from nothing to the first counts, with an empty cache folder and with the one that it leaves."""
-    with tempfile.TemporaryDirectory() as folder:
-        for name in ("lru", "lfu"):
-            for start in ("first", "second"):
-                cpu_s = eval(_child(f"first_counts({name!r})", MOESIM_CACHE_DIR=folder))
-                yield {"policy": name, "start": start, "cpu_s": cpu_s}
-    yield {"policy": None, "start": "imports only", "cpu_s": eval(_child("time.process_time()"))}
+    for name in ("lru", "lfu"):
+        with tempfile.TemporaryDirectory() as folder:
+            call = f"first_counts({name!r})"
+            first_s = _child(call, MOESIM_CACHE_DIR=folder)
+            compiled = _files(folder)
+            later = sorted(_child(call, MOESIM_CACHE_DIR=folder) for _ in range(rounds))
+            told = "compiles nothing" if _files(folder) == compiled else "COMPILES AGAIN"
+        yield BenchRow.of("startup", "", f"{name}, first start", [first_s], "CPU s")
+        yield BenchRow.of("startup", "", f"{name}, second start", later, "CPU s", note=told)
+    imports = [_child("time.process_time()") for _ in range(rounds)]
+    yield BenchRow.of("startup", "", "imports only", imports, "CPU s")
+
+
+def _files(folder: str) -> dict[str, int]:
+    """Every file of a cache folder, and when it was written."""
+    return {str(path): path.stat().st_mtime_ns for path in Path(folder).rglob("*") if path.is_file()}
 
 
 def first_counts(policy: str) -> float:
@@ -164,11 +214,22 @@ def first_counts(policy: str) -> float:
     return time.process_time()
 
 
-def _child(call: str, **environment: str) -> str:
-    """The value of a call in a new process, as text."""
+def _child(call: str, **environment: str) -> Any:
+    """The value of a call in a new process."""
     code = f"import time; from moesim.studies.bench import *; from moesim.studies import bench; print(repr({call}))"
     child = [sys.executable, "-c", code]
-    return subprocess.run(child, env=os.environ | environment, check=True, capture_output=True, text=True).stdout
+    done = subprocess.run(child, env=os.environ | environment, check=True, stdout=subprocess.PIPE, text=True)
+    return ast.literal_eval(done.stdout)
+
+
+@dataclass(frozen=True)
+class _Rival:
+    """Whom we are measured against, with (must, aim); ``run`` is None where that is not here, for a reason."""
+
+    name: str
+    run: Callable[[], Timing] | None
+    targets: tuple[float, float]
+    missing: str
 
 
 def _sequential_run(
@@ -193,22 +254,26 @@ def _sequential_run(
 
 
 def _against(
-    stream: Stream, policy: str, rival: str, count: int, ours: Callable[[], Timing], theirs: Callable[[], Timing] | None
-) -> Row:
+    stream: Stream, policy: str, count: int, ours: Callable[[], Timing], rival: _Rival, rounds: int
+) -> BenchRow:
     """One row: our rate, how many times the rival's, and whether the hits are the same."""
-    rounds = [(ours(), theirs() if theirs else (np.nan, -1)) for _ in range(ROUNDS)]
-    ratios = sorted(rival_s / our_s for (our_s, _), (rival_s, _) in rounds)
-    hits, rival_hits = rounds[0][0][1], rounds[0][1][1]
-    return {
-        "stream": stream.name,
-        "policy": policy,
-        "against": rival,
-        "activations_per_cpu_s": count / median(our_s for (our_s, _), _ in rounds),
-        "ratio": ratios[len(ratios) // 2] if theirs else None,
-        "ratio_range": [ratios[0], ratios[-1]] if theirs else None,
-        "hits": hits,
-        "same_hits": hits == rival_hits if theirs else None,
-    }
+    own, others = [], []
+    for _ in range(rounds):
+        own.append(ours())
+        if rival.run is not None:
+            others.append(rival.run())
+    return BenchRow.of(
+        "replay",
+        stream.name,
+        policy,
+        [rival_s / our_s for (our_s, _), (rival_s, _) in zip(own, others, strict=False)],
+        "x",
+        against=rival.name,
+        rate=count / median(our_s for our_s, _ in own),
+        targets=rival.targets,
+        same_hits=own[0][1] == others[0][1] if others else None,
+        note="" if others else rival.missing,
+    )
 
 
 def _timed(call: Callable[[], Any]) -> float:
@@ -249,10 +314,11 @@ def _op(count: int, seconds: float) -> OpTime:
     return OpTime(np.full(count, seconds), np.zeros(count), np.zeros(count))
 
 
-PARTS: dict[str, Callable[[], Iterator[Row]]] = {
+#: In the order in which they are measured.
+PARTS: dict[str, Callable[[int], Iterator[BenchRow]]] = {
     "replay": _replay,
-    "curve": _curve,
     "timeline": _timeline,
     "stream": _stream,
+    "curve": _curve,
     "startup": _startup,
 }

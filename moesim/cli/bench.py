@@ -1,0 +1,44 @@
+"""``moesim bench``: how fast the compiled replay is, beside what was measured in the same run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moesim.cli.console import JsonOption, out, output_folder, print_table, progress
+from moesim.errors import PolicyError, nearest
+
+
+def bench(
+    parts: Annotated[
+        list[str] | None, typer.Argument(metavar="[replay|timeline|stream|curve|startup]...", help="Default: all.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, max=99, help="Turns that each contender has.")] = 3,
+    out_dir: Annotated[Path | None, typer.Option("--out", help="A folder for bench.json and bench.md.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the compiled replay: rates, and ratios to libCacheSim, to a C loop and to the SimPy engine.
+
+    All figures are CPU time over 20 million activations or more; the whole takes about ten minutes.
+    """
+    from moesim.studies import bench as study
+    from moesim.studies import bench_rows
+
+    wanted = list(dict.fromkeys(parts or study.PARTS))
+    for part in wanted:
+        if part not in study.PARTS:
+            raise PolicyError.of("bench", f"unknown part {part!r}", nearest(part, study.PARTS))
+    with output_folder(out_dir or Path()) as folder:
+        machine = bench_rows.machine_facts()
+        with progress("measuring") as bar:
+            told = lambda what: bar.update(bar.task_ids[0], description=what)  # noqa: E731
+            rows = list(study.bench(wanted, rounds, told))
+        written = bench_rows.write_report(rows, machine, wanted, folder) if out_dir else []
+    if as_json:
+        out().file.write(bench_rows.to_json(rows, machine))
+        return
+    print_table(bench_rows.COLUMNS, [row.cells() for row in rows])
+    for path in written:
+        out().print(f"wrote {path}", markup=False)
