@@ -27,13 +27,14 @@ from moesim.policies.api import Policy
 from moesim.replay.kernels import policy as stand_ins
 from moesim.replay.kernels.blocks import tally, unpack
 from moesim.replay.kernels.distances import lookup_distances, use_distances
+from moesim.replay.kernels.fewest import fewest_misses
 from moesim.replay.kernels.sequential import sequential
 from moesim.replay.kernels.timeline import timeline
 from moesim.replay.kernels.visits import by_visit
 from moesim.replay.source import module_source
 
 _WITH_A_POLICY = (sequential, by_visit, timeline)
-_WITHOUT = (unpack, tally, use_distances, lookup_distances)
+_WITHOUT = (unpack, tally, use_distances, lookup_distances, fewest_misses)
 #: Small functions are inlined, policies' too, which makes heaps half as fast again; with these it would take a minute.
 _CALLED = tuple(
     f"moesim.replay.kernels.{name}"
