@@ -9,6 +9,7 @@ import networkx as nx
 import numpy as np
 import pytest
 from builders import trace_of, visits_for
+from optimal.instances import cheapest_by_search, random_requests
 
 from moesim.errors import MoesimError
 from moesim.optimal.caching import fewest as fewest_module
@@ -19,7 +20,6 @@ from moesim.optimal.caching.requests import requests_from, requests_of, singles
 from moesim.optimal.caching.split import best_split
 from moesim.policies import api
 from moesim.replay import count
-from optimal.instances import cheapest_by_search, random_requests
 
 INSTANCES = int(os.environ.get("MOESIM_OPTIMA", "40"))
 MODELS = ("together", "bypass")
