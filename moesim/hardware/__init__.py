@@ -6,12 +6,14 @@ Where to read first:
 2. ``specs`` - the families of parts, one class each, and what each of their numbers means.
 3. ``cards/FAMILY/*.yaml`` - the parts. To add one, add a file; nothing else changes.
 4. ``node`` - a machine put together from cards, for a scenario.
+5. ``topology`` - machines joined by a network: a graph of GPUs, switches and NICs, and the way between any two GPUs.
 
 ``catalog`` finds and checks cards; ``override`` replaces one number by the user's.
 """
 
 from moesim.hardware.catalog import (
     available,
+    load_cluster,
     load_cpu,
     load_gpu,
     load_link,
@@ -22,10 +24,11 @@ from moesim.hardware.catalog import (
 )
 from moesim.hardware.node import Node, build_node
 from moesim.hardware.sourced import KINDS, Kind, Sourced, weakest
-from moesim.hardware.specs import CpuSpec, GpuSpec, LinkSpec, NetworkSpec, NodeSpec, Spec, StorageSpec
+from moesim.hardware.specs import ClusterSpec, CpuSpec, GpuSpec, LinkSpec, NetworkSpec, NodeSpec, Spec, StorageSpec
 
 __all__ = [
     "KINDS",
+    "ClusterSpec",
     "CpuSpec",
     "GpuSpec",
     "Kind",
@@ -38,6 +41,7 @@ __all__ = [
     "StorageSpec",
     "available",
     "build_node",
+    "load_cluster",
     "load_cpu",
     "load_gpu",
     "load_link",

@@ -9,7 +9,16 @@ from typing import TypeVar
 
 from moesim.documents import read_yaml, validate
 from moesim.errors import CardError
-from moesim.hardware.specs import CpuSpec, GpuSpec, LinkSpec, NetworkSpec, NodeSpec, Spec, StorageSpec
+from moesim.hardware.specs import (
+    ClusterSpec,
+    CpuSpec,
+    GpuSpec,
+    LinkSpec,
+    NetworkSpec,
+    NodeSpec,
+    Spec,
+    StorageSpec,
+)
 from moesim.registry import card_path, card_paths
 
 CARDS = Path(__file__).parent / "cards"
@@ -20,6 +29,7 @@ FAMILIES: dict[str, type[Spec]] = {
     "storage": StorageSpec,
     "network": NetworkSpec,
     "node": NodeSpec,
+    "cluster": ClusterSpec,
 }
 AnySpec = TypeVar("AnySpec", bound=Spec)
 
@@ -81,6 +91,12 @@ def load_network(name: str) -> NetworkSpec:
 def load_node_card(name: str) -> NodeSpec:
     """As :func:`load_gpu`, a machine as a list of part names; :func:`moesim.hardware.build_node` assembles it."""
     return _load("node", name, NodeSpec)
+
+
+@cache
+def load_cluster(name: str) -> ClusterSpec:
+    """As :func:`load_gpu`, machines joined by a network; :func:`moesim.hardware.topology.build_topology` wires them."""
+    return _load("cluster", name, ClusterSpec)
 
 
 def _load(family: str, name: str, spec: type[AnySpec]) -> AnySpec:

@@ -6,7 +6,7 @@ Bandwidths are bytes per second one way. Rates of arithmetic count a multiply-ad
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
@@ -150,6 +150,57 @@ class NetworkSpec(Spec):
     allreduce_bandwidth: Sourced[Bandwidth] | None = None
     alltoall_latency: Sourced[Seconds] | None = None
     allreduce_latency: Sourced[Seconds] | None = None
+
+
+class InsideSpec(BaseModel):
+    """How the GPUs of a node reach each other, over links of one network card.
+
+    - ``switch``: each has a port of a switch between all (NVSwitch).
+    - ``mesh``: each pair has a link of its own, an equal part of the GPU's bandwidth.
+    - ``pairs``: GPUs 0 and 1, 2 and 3, ... have a bridge; all else goes over PCI Express.
+    - ``pcie``: over PCI Express alone. Without ``peer`` access copies pass through host memory.
+    - ``links``: the ``links`` given, each ``"gpu0 - gpu1"`` or ``"gpu0 - switch x 2"`` (several side by side); names
+      that begin with ``gpu`` count GPUs, all others are switches. With ``nodes: 1`` this is any graph at all.
+
+    ``pcie``: the network card of a GPU's way over PCI Express; ``gpus_per_switch``: GPUs that share a PCI Express
+    switch and its way to the host.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["switch", "mesh", "pairs", "pcie", "links"]
+    network: str
+    pcie: str | None = None
+    peer: bool = True
+    gpus_per_switch: Count = 1
+    links: list[str] = []
+
+
+class BetweenSpec(BaseModel):
+    """How nodes reach each other.
+
+    ``rails``: NIC a of every node hangs on leaf switches of rail a; what is meant for another GPU of the far node is
+    handed on inside it. Without rails all NICs of a node share a leaf. Leaves of ``nodes_per_leaf`` nodes are joined by
+    a spine with ``oversubscription`` times less bandwidth up than down; its many switches count as one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    network: str
+    gpus_per_nic: Count = 1
+    rails: bool = True
+    nodes_per_leaf: Count = 32
+    oversubscription: Annotated[float, Field(ge=1)] = 1.0
+
+
+class ClusterSpec(Spec):
+    """Machines joined by a network: what ``moesim.hardware.topology`` turns into a graph."""
+
+    node: str
+    nodes: Count
+    gpus_per_node: Count | None = None
+    inside: InsideSpec
+    between: BetweenSpec | None = None
 
 
 class NodeSpec(Spec):
