@@ -109,6 +109,7 @@ def list_hardware(as_json: JsonOption = False) -> None:
 @hardware.command("show")
 def show_hardware(name: NameArgument, as_json: JsonOption = False) -> None:
     """One hardware card: every number with its unit, its kind and its source."""
+    from moesim.cli.clusters import show_cluster
     from moesim.hardware import available, read_card
     from moesim.hardware.catalog import CARDS, FAMILIES
     from moesim.registry import card_path
@@ -117,6 +118,9 @@ def show_hardware(name: NameArgument, as_json: JsonOption = False) -> None:
     if not families:
         known = [other for names in available().values() for other in names]
         raise CardError.of("", f"unknown hardware {name!r}", nearest(name, known))
+    if families[0] == "cluster":
+        show_cluster(name, as_json)
+        return
     spec = read_card(card_path(CARDS / families[0], name), FAMILIES[families[0]])
     if as_json:
         print_json(spec.model_dump(mode="json"))

@@ -132,13 +132,13 @@ class Topology:
     def path_bytes_per_s(self) -> Floats:
         """What one flow alone reaches between each pair; infinite on the diagonal. [gpus, gpus]"""
         rate = np.append(self.link_bytes_per_s, np.inf)  # hop -1
-        return rate[self.hops].min(axis=1, initial=np.inf).reshape(self.num_gpus, self.num_gpus)
+        return np.asarray(rate[self.hops].min(axis=1, initial=np.inf).reshape(self.num_gpus, self.num_gpus))
 
     @cached_property
     def path_latency_s(self) -> Floats:
         """The largest latency on the way between each pair: that of its slowest kind of link. [gpus, gpus]"""
         latency = np.append([link.latency_s for link in self.links], 0.0)
-        return latency[self.hops].max(axis=1, initial=0.0).reshape(self.num_gpus, self.num_gpus)
+        return np.asarray(latency[self.hops].max(axis=1, initial=0.0).reshape(self.num_gpus, self.num_gpus))
 
     @cached_property
     def graph(self) -> nx.DiGraph[str]:
@@ -231,10 +231,15 @@ class _Builder:
         rails, leaf_nodes = between.rails, between.nodes_per_leaf
         leaves = -(-self.nodes // leaf_nodes)
         planes = nics if rails else 1
-        leaf = lambda node, nic: f"leaf{node // leaf_nodes}" + (f".rail{nic}" if rails else "")  # noqa: E731
+
+        def leaf(node: int, nic: int) -> str:
+            return f"leaf{node // leaf_nodes}" + (f".rail{nic}" if rails else "")
+
         card = self.spec.inside.pcie
         if card is None:
-            raise CardError.of(self.spec.name, "NICs need the card of their way to the GPUs", "give `inside: {pcie: ...}`")
+            raise CardError.of(
+                self.spec.name, "NICs need the card of their way to the GPUs", "give `inside: {pcie: ...}`"
+            )
         plugs = len(self.links)
         for gpu in range(self.nodes * self.per_node):
             node, place = divmod(gpu, self.per_node)
