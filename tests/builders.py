@@ -10,7 +10,7 @@ import numpy as np
 from moesim.costs.node_times import Times
 from moesim.costs.roofline import OpTime
 from moesim.policies import api
-from moesim.setup import Setup, TierSetup
+from moesim.setup import Form, Setup, TierSetup
 from moesim.traces import RoutingTrace
 from moesim.traces.card import TraceCard
 from moesim.traces.steps import closed_loop
@@ -27,6 +27,7 @@ def trace_of(
     prompt: int = 0,
     requests: Sequence[int] | None = None,
     lookahead: dict[int, Any] | None = None,
+    weights: Any = None,
 ) -> RoutingTrace:
     """A trace from [tokens, layers, top_k]; -1 is no expert. The first ``prompt`` tokens of a request are prefill."""
     ids = np.asarray(experts)
@@ -54,6 +55,7 @@ def trace_of(
         request=request,
         position=position,
         phase=np.where(position < prompt, PREFILL, DECODE).astype(np.uint8),
+        weights=None if weights is None else np.asarray(weights, np.float16),
         lookahead={distance: coded(channel) for distance, channel in (lookahead or {}).items()},
     )
 
@@ -101,6 +103,15 @@ def setup_of(
         cpu_s=np.full(len(visits.lookup_key), cpu_s),
     )
     uses = options.pop("training_uses", None)
+    miss, forms = api.load("on_miss", *on_miss), {}
+    whole, half = np.full(keys, size, dtype=np.int64), np.full(keys, size // 2, dtype=np.int64)
+    if api.STREAM in miss.actions:
+        tier = TierSetup(api.load("caching", "none"), miss.params.slots * size)
+        forms["streamed"] = Form(tier, whole, times.copy_s, times.read_s, times.expert)
+    if api.LOW in miss.actions:
+        tier, quick = TierSetup(api.load("caching", "lru"), options.pop("low_slots", 2) * (size // 2)), expert_s / 2
+        low_expert = op(np.full(len(visits.lookup_key), quick))
+        forms["low"] = Form(tier, half, times.copy_s / 2, times.read_s / 2, low_expert)
     return Setup(
         visits=visits,
         times=times,
@@ -111,6 +122,7 @@ def setup_of(
         rule=options.pop("rule", "reserve"),
         link=options.pop("link", "demand-first"),
         candidates=policy.module.candidates(policy.params, visits, trace, np.random.default_rng(0)),
-        on_miss=api.load("on_miss", *on_miss),
+        on_miss=miss,
+        **forms,
         **options,
     )

@@ -144,6 +144,10 @@ def _headline(result: Result) -> list[tuple[str, str]]:
         rows.append(("hit rate per lookup", f"{head.hit_rate_per_lookup:.1%} {late}"))
     if head.fetched_bytes_per_decode_token is not None:
         rows.append(("fetched", f"{head.fetched_bytes_per_decode_token / 1e9:.3f} GB per decode token"))
+    if (changed := result.output_changed).share:
+        ways = {"low precision": changed.low_precision, "skipped": changed.skipped, "substituted": changed.substituted}
+        told = ", ".join(f"{way} {share:.1%}" for way, share in ways.items() if share)
+        rows.append(("output changed", f"{changed.share:.1%} of gate weight ({told})"))
     return rows
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +52,39 @@ def node_times(
     Args:
         sizes: bytes of each expert. [keys]
     """
-    pricer = Pricer(
+    pricer = _pricer(spec, precisions, node)
+    steps = visits.steps
+    context = context_of(steps, trace.request, trace.position, spec)
+    tokens = steps.tokens
+    before, tail = _before(pricer, tokens, context)
+    after = tail + pricer.output_head(_sequences(visits, trace))
+    copy_s, read_s = _transfers(node, sizes)
+    return Times(
+        before=before,
+        shared=_repeat(pricer.shared_experts(tokens), visits.num_layers),
+        expert=pricer.expert(visits.lookup_tokens),
+        after=after,
+        copy_s=copy_s,
+        read_s=read_s,
+        cpu_s=_cpu(spec, precisions, node, visits),
+    )
+
+
+def form_times(
+    spec: ModelSpec, precisions: Precisions, precision: Precision, node: Node, visits: Visits, sizes: Ints
+) -> tuple[Floats, Floats, OpTime]:
+    """``copy_s``, ``read_s`` and ``expert`` of experts that are stored in another precision.
+
+    Args:
+        precision: of the experts.
+        sizes: bytes of each. [keys]
+    """
+    pricer = _pricer(spec, replace(precisions, experts=precision), node)
+    return *_transfers(node, sizes), pricer.expert(visits.lookup_tokens)
+
+
+def _pricer(spec: ModelSpec, precisions: Precisions, node: Node) -> Pricer:
+    return Pricer(
         spec=spec,
         dense=precisions.dense,
         experts=precisions.experts,
@@ -60,22 +92,13 @@ def node_times(
         expert_device=gpu_device(node.gpu, precisions.experts.compute),
         kv_bytes_per_element=precisions.kv_bytes_per_element,
     )
-    steps = visits.steps
-    context = context_of(steps, trace.request, trace.position, spec)
-    tokens = steps.tokens
-    before, tail = _before(pricer, tokens, context)
-    after = tail + pricer.output_head(_sequences(visits, trace))
+
+
+def _transfers(node: Node, sizes: Ints) -> tuple[Floats, Floats]:
+    """Seconds from host to GPU, and from flash."""
     latency = node.storage.read_latency.value if node.storage else 0.0
     flash = node.storage.read_bandwidth.value * node.storage.read_efficiency.value if node.storage else np.inf
-    return Times(
-        before=before,
-        shared=_repeat(pricer.shared_experts(tokens), visits.num_layers),
-        expert=pricer.expert(visits.lookup_tokens),
-        after=after,
-        copy_s=transfer_s(sizes, node.link.latency.value, node.link.bandwidth.value),
-        read_s=transfer_s(sizes, latency, flash),
-        cpu_s=_cpu(spec, precisions, node, visits),
-    )
+    return transfer_s(sizes, node.link.latency.value, node.link.bandwidth.value), transfer_s(sizes, latency, flash)
 
 
 def _before(pricer: Pricer, tokens: Ints, context: Context) -> tuple[OpTime, OpTime]:

@@ -9,15 +9,21 @@ from numpy.typing import NDArray
 from moesim.engine.links import Admission
 from moesim.engine.transfers import Cause, Transfer
 from moesim.replay.expert_cache import ExpertCache, partition
-from moesim.setup import TierSetup
+from moesim.setup import FULL, LOW, TierSetup
 
 
 class HostMemory:
-    """Space in host memory. Its caching policy sees one use for each expert that is asked for from above."""
+    """Space in host memory. Its caching policy sees one use for each expert that is asked for from above.
 
-    def __init__(self, env: simpy.Environment, tier: TierSetup, sizes: NDArray[np.int64], experts_per_layer: int):
+    Copies in low precision are experts of their own here, numbered behind the others as further layers. ``sizes``: of
+    all of them. ``keys``: how many there are without those.
+    """
+
+    def __init__(
+        self, env: simpy.Environment, tier: TierSetup, sizes: NDArray[np.int64], experts_per_layer: int, keys: int
+    ):
         self._env = env
-        self._experts_per_layer = experts_per_layer
+        self._experts_per_layer, self._keys = experts_per_layer, keys
         self._cache: ExpertCache
         (self._cache,) = partition(
             tier.policy,
@@ -30,12 +36,13 @@ class HostMemory:
         self._passing: set[int] = set()
         self._released: simpy.Event | None = None
 
-    def holds(self, key: int) -> bool:
-        """Whether the expert is here (and not still being read)."""
-        return self._cache.resident[key]
+    def holds(self, key: int, form: int = FULL) -> bool:
+        """Whether the expert is here (or being read)."""
+        return self._cache.resident[self._number(key, form)]
 
-    def use(self, key: int) -> None:
+    def use(self, transfer: Transfer) -> None:
         """An expert that is here goes up; it stays until :meth:`release`."""
+        key = self._number(transfer.key, transfer.form)
         self._announce(key)
         self._cache.begin_visit((key,))
         self._cache.end_visit(((key, 0.0),))
@@ -43,7 +50,7 @@ class HostMemory:
 
     def admit(self, transfer: Transfer) -> Admission:
         """Take space for a read; waits while everybody here is on the way up."""
-        cache, key = self._cache, transfer.key
+        cache, key = self._cache, self._number(transfer.key, transfer.form)
         self._announce(key)
         cache.expect(key)
         while not cache.fits(key):
@@ -63,10 +70,14 @@ class HostMemory:
         return True
 
     def _announce(self, key: int) -> None:
-        self._cache.announce(key // self._experts_per_layer, starts_request=False)
+        self._cache.announce(key % self._keys // self._experts_per_layer, starts_request=False)
 
-    def release(self, key: int) -> None:
+    def _number(self, key: int, form: int) -> int:
+        return key + self._keys if form == LOW else key
+
+    def release(self, transfer: Transfer) -> None:
         """The expert is up (or no longer wanted there): it may leave from now on."""
+        key = self._number(transfer.key, transfer.form)
         self._cache.locked[key] -= 1
         if key in self._passing:
             self._passing.discard(key)

@@ -21,13 +21,14 @@ Admission = Generator[simpy.Event, Any, bool]
 
 
 class Span(NamedTuple):
-    """What a server did: a transfer of ``key`` that ``visit`` wanted."""
+    """What a server did: a transfer of ``key``, in the form ``form``, that ``visit`` wanted."""
 
     key: int
     visit: int
     is_demand: bool
     start_s: float
     end_s: float
+    form: int = 0
 
 
 class Link:
@@ -100,7 +101,7 @@ class Link:
             transfer.waits_for(self._served, start)
             yield Pause(env, duration, ARRIVE)
             transfer.arrives_s = None
-            self.spans.append(Span(transfer.key, transfer.visit, transfer.is_demand, start, env.now))
+            self.spans.append(Span(transfer.key, transfer.visit, transfer.is_demand, start, env.now, transfer.form))
             self._arrive(transfer)
 
     def _next(self) -> Transfer | None:

@@ -18,10 +18,29 @@ from moesim.engine.clock import ASK, Pause
 from moesim.engine.gpu_memory import GpuMemory
 from moesim.engine.host_memory import HostMemory
 from moesim.engine.links import Admission, Link
+from moesim.engine.misses import Misses
 from moesim.engine.outcome import HIT, LATE, MISS, ComputeSpan, Outcome, Wait
 from moesim.engine.transfers import Cause, Transfer
-from moesim.policies.api import CPU
-from moesim.setup import Setup
+from moesim.policies.api import (
+    ABSENT,
+    COMING,
+    CPU,
+    FETCH,
+    HERE,
+    LOW,
+    LOW_COMING,
+    LOW_HERE,
+    SKIP,
+    STREAM,
+    SUBSTITUTE,
+)
+from moesim.setup import FULL, STREAMED, Setup
+from moesim.setup import LOW as LOW_FORM
+
+#: In which form an expert comes for each action.
+FORMS = {FETCH: FULL, CPU: FULL, STREAM: STREAMED, LOW: LOW_FORM}
+#: What the timeline calls an expert's computation.
+WHAT = {LOW: "expert in low precision", SUBSTITUTE: "substitute of expert"}
 
 
 def simulate(setup: Setup) -> Outcome:
@@ -40,7 +59,8 @@ class OffloadNode:
         self._gpu = GpuMemory(env, setup)
         self._host = None
         if setup.host is not None:
-            self._host = HostMemory(env, setup.host, setup.sizes, setup.visits.num_experts)
+            sizes = setup.sizes if setup.low is None else np.concatenate([setup.sizes, setup.low.sizes])
+            self._host = HostMemory(env, setup.host, sizes, setup.visits.num_experts, len(setup.sizes))
         self._transfers: dict[int, Transfer] = {}
         self._arrivals: deque[Transfer] = deque()
         self._wake: simpy.Event | None = None
@@ -52,21 +72,25 @@ class OffloadNode:
         self._visit_start, self._visit_end = [0.0] * visits, [0.0] * visits
         self._waits: list[Wait] = []
         self._label = [HIT] * len(self._lookup_key)
-        self._on_cpu = [False] * len(self._lookup_key)
+        self._action = [FETCH] * len(self._lookup_key)
+        self._used = list(self._lookup_key)  # the object that each lookup is computed with
+        self._misses = Misses(setup, self._host, lambda key: self._where(key) == HERE)
         self._resident_bytes = [0] * visits
         self._compute_spans: list[ComputeSpan] = []
 
     def _connect(self) -> None:
         """Links and the CPU, and where a transfer goes from each."""
-        setup, copy_s, read_s = self._setup, self._setup.times.copy_s.tolist(), self._setup.times.read_s.tolist()
-        cpu_s = setup.times.cpu_s.tolist()
+        setup, cpu_s = self._setup, self._setup.times.cpu_s.tolist()
+        copy_s, read_s = [setup.times.copy_s.tolist()] * 3, [setup.times.read_s.tolist()] * 3
+        for number, form in setup.forms.items():
+            copy_s[number], read_s[number] = form.copy_s.tolist(), form.read_s.tolist()
         top = self._admit_to_gpu, self._reached_gpu
         flash_admit, flash_arrive = top if setup.unified or self._host is None else (self._host.admit, self._read)
         self._pcie = Link(
             self.env,
             "pcie",
             setup.link,
-            duration_s=lambda transfer: copy_s[transfer.key],
+            duration_s=lambda transfer: copy_s[transfer.form][transfer.key],
             admit=top[0],
             arrive=top[1],
             causes=(Cause.PCIE_QUEUE, Cause.PCIE),
@@ -75,7 +99,7 @@ class OffloadNode:
             self.env,
             "flash",
             setup.link,
-            duration_s=lambda transfer: read_s[transfer.key],
+            duration_s=lambda transfer: read_s[transfer.form][transfer.key],
             admit=flash_admit,
             arrive=flash_arrive,
             causes=(Cause.FLASH_QUEUE, Cause.FLASH),
@@ -95,13 +119,10 @@ class OffloadNode:
         visits, times = self._setup.visits, self._setup.times
         self._before_s, self._shared_s = times.before.total_s.tolist(), times.shared.total_s.tolist()
         self._expert_s, self._after_s = times.expert.total_s.tolist(), times.after.total_s.tolist()
-        self._fetch_s, self._read_s = times.copy_s.tolist(), times.read_s.tolist()
-        self._cpu_s = times.cpu_s.tolist()
+        low = self._setup.low
+        self._low_expert_s = [] if low is None else low.expert.total_s.tolist()
         self._lookup_start: list[int] = visits.lookup_start.tolist()
         self._lookup_key: list[int] = visits.lookup_key.tolist()
-        self._lookup_tokens: list[int] = visits.lookup_tokens.tolist()
-        self._decide = self._setup.on_miss.module.decide
-        self._miss_state = self._setup.on_miss.module.initial_state(self._setup.on_miss.params).tolist()
         candidates = self._setup.candidates
         self._proposal_start, self._proposal_key = candidates.start.tolist(), candidates.key.tolist()
         self._proposal_target = candidates.target.tolist()
@@ -123,16 +144,16 @@ class OffloadNode:
                     yield self._compute(visit, "shared experts", -1, self._shared_s[visit])
                 for lookup in ready:
                     yield self._compute_expert(visit, lookup)
-                    self._gpu.computed(self._lookup_key[lookup])
+                    self._gpu.computed(self._used[lookup])
                 for _ in range(missing):
                     if not self._arrivals:
                         yield from self._wait(visit)
                     transfer = self._arrivals.popleft()
                     if not transfer.on_cpu:
                         yield self._compute_expert(visit, transfer.lookup)
-                        self._gpu.computed(transfer.key)
+                        self._gpu.computed(self._used[transfer.lookup])
                 self._gpu.end_visit(layer)
-                self._resident_bytes[visit] = self._gpu.used_bytes
+                self._resident_bytes[visit] = sum(self._gpu.used_bytes.values())
                 self._visit_end[visit] = env.now
             yield self._compute(step * layers + layers - 1, "output head", -1, after_s)
             self._step_end[step] = env.now
@@ -143,7 +164,9 @@ class OffloadNode:
         return Pause(self.env, seconds, ASK)
 
     def _compute_expert(self, visit: int, lookup: int) -> Pause:
-        return self._compute(visit, "expert", self._lookup_key[lookup], self._expert_s[lookup])
+        action = self._action[lookup]
+        seconds = self._low_expert_s[lookup] if action == LOW else self._expert_s[lookup]
+        return self._compute(visit, WHAT.get(action, "expert"), self._lookup_key[lookup], seconds)
 
     def _wait(self, visit: int) -> Iterator[simpy.Event]:
         """Wait for the next arrival, and charge the wait to what that expert was waiting for."""
@@ -164,33 +187,62 @@ class OffloadNode:
         """
         start, stop = self._lookup_start[visit], self._lookup_start[visit + 1]
         members = self._lookup_key[start:stop]
-        ready, misses = [], []
-        for lookup, key in enumerate(members, start):
-            transfer = self._transfers.get(key)
-            if not self._gpu.holds(key):
-                self._label[lookup] = MISS
-                misses.append(lookup)
-            elif transfer is not None:
-                self._label[lookup] = LATE
-                transfer.lookup = lookup
-                self._gpu.asked(key, on_the_way=True)
-            else:
-                ready.append(lookup)
-                self._gpu.asked(key, on_the_way=False)
+        there = [self._where(key) for key in members]
         self._asked_visit = visit
-        self._gpu.begin_visit(layer, members)
-        for lookup in misses:
+        actions, order, instead = self._misses.choose(start, members, there)
+        self._action[start:stop] = actions
+        ready, demands, awaited = [], [], 0
+        used: dict[int, list[int]] = {}
+        for place, (key, where, action) in enumerate(zip(members, there, actions, strict=True)):
+            lookup = start + place
+            self._label[lookup] = _label(where, action)
+            if action == SKIP:
+                continue
+            thing = self._gpu.number(instead[place] if action == SUBSTITUTE else key, self._form(key, action))
+            self._used[lookup] = thing
+            if action != CPU:
+                used.setdefault(thing // self._setup.visits.num_keys, []).append(thing)
+            if action == SUBSTITUTE:
+                ready.append(lookup)
+            elif self._label[lookup] == MISS:
+                demands.append((order[place], lookup))
+            else:
+                awaited += self._already_there(lookup, thing, ready)
+        skipped = frozenset(key for key, action in zip(members, actions, strict=True) if action == SKIP)
+        self._gpu.begin_visit(layer, used, skipped)
+        for _, lookup in sorted(demands):
             self._demand(visit, lookup)
         self._withdraw_stale(visit)
         self._prefetch(visit)
-        return ready, len(members) - len(ready)
+        return ready, awaited + len(demands)
+
+    def _where(self, key: int) -> int:
+        """ABSENT, HERE, COMING, LOW_HERE or LOW_COMING."""
+        for form, here, coming in ((FULL, HERE, COMING), (LOW_FORM, LOW_HERE, LOW_COMING)):
+            thing = self._gpu.number(key, form)
+            if self._gpu.holds(thing):
+                return coming if thing in self._transfers else here
+        return ABSENT
+
+    def _form(self, key: int, action: int) -> int:
+        """In which form the expert is used; where a prefetch of the whole waits, nothing is streamed beside it."""
+        form = FORMS.get(action, FULL)
+        return FULL if form == STREAMED and key in self._transfers else form
+
+    def _already_there(self, lookup: int, thing: int, ready: list[int]) -> bool:
+        """Use what holds space; whether it is still on its way."""
+        transfer = self._transfers.get(thing)
+        self._gpu.asked(thing, on_the_way=transfer is not None)
+        if transfer is None:
+            ready.append(lookup)
+            return False
+        transfer.lookup = lookup
+        return True
 
     def _demand(self, visit: int, lookup: int) -> None:
         """Send for a missing expert; a prefetch of it that has not reached the link to the GPU becomes the demand."""
-        key = self._lookup_key[lookup]
-        on_cpu = self._decide_on_cpu(key, lookup)
-        self._on_cpu[lookup] = on_cpu
-        waiting = self._transfers.get(key)
+        key, thing, on_cpu = self._lookup_key[lookup], self._used[lookup], self._action[lookup] == CPU
+        waiting = self._transfers.get(thing)
         if waiting is not None:
             self._gpu.counts.withdrawn += 1
             if not (on_cpu and waiting.queued_on is self._pcie):
@@ -199,12 +251,7 @@ class OffloadNode:
                     waiting.queued_on.promote(waiting)
                 return
             self._withdraw(waiting)
-        self._send(Transfer(key, visit, lookup, on_cpu))
-
-    def _decide_on_cpu(self, key: int, lookup: int) -> bool:
-        read_s = self._read_s[key] if self._host is not None and not self._host.holds(key) else 0.0
-        tokens, cpu_s = self._lookup_tokens[lookup], self._cpu_s[lookup]
-        return bool(self._decide(self._miss_state, tokens, read_s + self._fetch_s[key], read_s + cpu_s) == CPU)
+        self._send(Transfer(key, visit, lookup, on_cpu, thing // self._setup.visits.num_keys))
 
     def _prefetch(self, visit: int) -> None:
         """Send for what the policy proposes at this visit."""
@@ -215,7 +262,8 @@ class OffloadNode:
             waiting = self._transfers.get(key)
             if waiting is not None:
                 waiting.visit = max(waiting.visit, target)
-            if waiting is not None or self._gpu.holds(key):
+            streamed = self._gpu.number(key, STREAMED) in self._transfers
+            if waiting is not None or streamed or self._gpu.holds(key):
                 counts.redundant += 1
             else:
                 self._send(Transfer(key, target, lookup=-1))
@@ -233,21 +281,21 @@ class OffloadNode:
 
     def _withdraw(self, transfer: Transfer) -> None:
         transfer.cancelled = True
-        del self._transfers[transfer.key]
+        del self._transfers[self._gpu.number(transfer.key, transfer.form)]
         if transfer.queued_on is self._pcie and self._host is not None:
-            self._host.release(transfer.key)
+            self._host.release(transfer)
 
     # ---- The way up ------------------------------------------------------------------------------------------------
 
     def _send(self, transfer: Transfer) -> None:
         """Start an expert on its way from where it is."""
-        self._transfers[transfer.key] = transfer
+        self._transfers[self._gpu.number(transfer.key, transfer.form)] = transfer
         if self._setup.unified:
             self._flash.put(transfer)
         elif self._host is None:
             self._up(transfer)
-        elif self._host.holds(transfer.key):
-            self._host.use(transfer.key)
+        elif self._host.holds(transfer.key, transfer.form):
+            self._host.use(transfer)
             self._up(transfer)
         else:
             self._flash.put(transfer)
@@ -270,7 +318,7 @@ class OffloadNode:
             self._end(transfer)
 
     def _reached_gpu(self, transfer: Transfer) -> None:
-        self._gpu.arrived(transfer.key, was_prefetch=not transfer.is_demand)
+        self._gpu.arrived(transfer)
         self._done(transfer)
 
     def _done(self, transfer: Transfer) -> None:
@@ -284,9 +332,9 @@ class OffloadNode:
 
     def _end(self, transfer: Transfer) -> None:
         """A transfer is over, and host memory need not hold its expert any longer."""
-        del self._transfers[transfer.key]
+        del self._transfers[self._gpu.number(transfer.key, transfer.form)]
         if self._host is not None:
-            self._host.release(transfer.key)
+            self._host.release(transfer)
 
     def outcome(self) -> Outcome:
         """The record of the run."""
@@ -298,7 +346,7 @@ class OffloadNode:
             visit_start_s=np.array(self._visit_start),
             visit_end_s=np.array(self._visit_end),
             label=np.array(self._label, dtype=np.uint8),
-            on_cpu=np.array(self._on_cpu, dtype=bool),
+            action=np.array(self._action, dtype=np.uint8),
             waits=self._waits,
             evictions=self._gpu.evictions,
             overshoot_bytes=self._gpu.overshoot_bytes,
@@ -308,6 +356,13 @@ class OffloadNode:
             compute=self._compute_spans,
             transfers={link.name: link.spans for link in (self._flash, self._pcie, self._cpu)},
         )
+
+
+def _label(where: int, action: int) -> int:
+    """HIT, LATE or MISS: by the form that is used, where both could be."""
+    if where == HERE or (where == LOW_HERE and action == LOW):
+        return HIT
+    return LATE if where == COMING or (where == LOW_COMING and action == LOW) else MISS
 
 
 def _always(_: Transfer) -> Admission:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from moesim.engine.links import Span
 from moesim.engine.transfers import Cause
+from moesim.policies.api import CPU
 
 HIT, LATE, MISS = 0, 1, 2
 
@@ -70,10 +71,10 @@ class Outcome:
         step_start_s, step_end_s: [steps]
         visit_start_s, visit_end_s: [visits]
         label: HIT, LATE or MISS. [lookups]
-        on_cpu: whether the lookup was computed on the CPU. [lookups]
+        action: what became of it, FETCH standing for the GPU's plain work; see ``policies.api``. [lookups]
         evictions: experts that left the GPU.
         overshoot_bytes: the most that the GPU's cache held beyond its capacity (rule ``evict_after``).
-        resident_share: share of all visits at whose end each key held space on the GPU. [keys]
+        resident_share: share of all visits at whose end each key held space on the GPU, in full. [keys]
         resident_bytes: held on the GPU at the end of each visit. [visits]
         prefetch: what became of proposals.
         compute: what the GPU did, in order.
@@ -86,7 +87,7 @@ class Outcome:
     visit_start_s: NDArray[np.float64]
     visit_end_s: NDArray[np.float64]
     label: NDArray[np.uint8]
-    on_cpu: NDArray[np.bool_]
+    action: NDArray[np.uint8]
     evictions: int
     overshoot_bytes: int
     resident_share: NDArray[np.float64]
@@ -95,6 +96,11 @@ class Outcome:
     compute: list[ComputeSpan]
     waits: list[Wait]
     transfers: dict[str, list[Span]]
+
+    @cached_property
+    def on_cpu(self) -> NDArray[np.bool_]:
+        """Whether the lookup was computed on the CPU. [lookups]"""
+        return np.asarray(self.action == CPU)
 
     @cached_property
     def stall_s(self) -> NDArray[np.float64]:

@@ -134,6 +134,8 @@ class _Timeline:
                 name, place = self._expert(span.key), lookup[span.visit, span.key]
                 args["lookup"] = LABELS[int(self.outcome.label[place])]
                 args["tokens"] = int(self.visits.lookup_tokens[place])
+                if span.what != "expert":
+                    args["what"] = span.what
             yield _slice(COMPUTE, name, span.start_s, span.end_s, args)
 
     def _waits(self) -> Iterator[Event]:
@@ -146,7 +148,7 @@ class _Timeline:
         for name, spans in self.transfers.items():
             for span in spans:
                 args = {
-                    "bytes": int(self.setup.sizes[span.key]),
+                    "bytes": self.setup.bytes_of(span.key, span.form),
                     "kind": "demand" if span.is_demand else "prefetch",
                     "visit": span.visit,
                     "step": span.visit // self.visits.num_layers,

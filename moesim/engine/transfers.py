@@ -26,7 +26,7 @@ class Transfer:
     """An expert that was asked for by the visit that runs (a demand) or ahead of it (a prefetch).
 
     Attributes:
-        key: the expert.
+        key, form: the expert, and in which form it comes (``setup.FULL``, …).
         visit: the visit that wants it.
         lookup: the lookup that waits for it; -1 while it is a prefetch.
         on_cpu: it is computed on the CPU, so it comes up to host memory only.
@@ -39,6 +39,7 @@ class Transfer:
     __slots__ = (
         "arrives_s",
         "cancelled",
+        "form",
         "is_demand",
         "key",
         "lookup",
@@ -50,8 +51,9 @@ class Transfer:
         "visit",
     )
 
-    def __init__(self, key: int, visit: int, lookup: int, on_cpu: bool = False):
+    def __init__(self, key: int, visit: int, lookup: int, on_cpu: bool = False, form: int = 0):
         self.key = key
+        self.form = form
         self.visit = visit
         self.lookup = lookup
         self.is_demand = lookup >= 0

@@ -38,11 +38,17 @@ interpreted in the SimPy engine and compiled in the replay, from the same source
 A *causal annotator*: at each visit it lists keys for later visits, most wanted first, from what is known when that
 visit's router has spoken. The engine drops what is resident or on its way, and issues the rest behind the demands.
 
-**On a miss** (``policies/on_miss/NAME.py``) says what becomes of one missing expert::
+**On a miss** (``policies/on_miss/NAME.py``) says what becomes of missing experts, one by one or all of a visit::
 
     class Params
-    def decide(state_f, tokens, fetch_s, cpu_s) -> int     FETCH or CPU; compiled subset
+    ACTIONS = (FETCH, ...)                what it may choose
     def initial_state(params) -> float64 array
+    def decide(state_f, tokens, fetch_s, cpu_s) -> int     FETCH or CPU for one expert; or in its place:
+    def plan(state_f, asked) -> None      writes ``asked.action``, ``order`` and ``instead`` (see :class:`Asked`)
+
+Both in the compiled subset. LOW (compute with a copy in lower precision), SKIP and SUBSTITUTE (another expert's
+output in its place) change what the model says, and a Result counts the gate weight that they concern. STREAM brings
+an expert for this visit only, through space of its own.
 
 **Placement** (``policies/placement/NAME.py``) says which physical expert lies on which rank of a cluster::
 
@@ -78,7 +84,11 @@ Floats = NDArray[np.float64]
 Placed = tuple[Ints, Ints]
 
 FAMILIES = ("caching", "prefetch", "on_miss", "placement")
-FETCH, CPU = 0, 1
+#: What becomes of a lookup. FETCH stands also for an expert that is there: it is computed on the GPU, unchanged.
+FETCH, CPU, STREAM, LOW, SKIP, SUBSTITUTE = range(6)
+CHANGE_OUTPUT = (LOW, SKIP, SUBSTITUTE)
+#: Where an expert is when its router has spoken: see :class:`Asked`.
+ABSENT, HERE, COMING, LOW_HERE, LOW_COMING = range(5)
 NOTES = ("next_use", "schedule", "weight", None)
 _FUTURE_NOTES = ("next_use", "schedule")
 
@@ -99,9 +109,11 @@ _SIGNATURES: dict[str, dict[str, list[str]]] = {
         "victim": ["state_i", "state_f", "locked"],
     },
     "prefetch": {"candidates": ["params", "visits", "trace", "rng"]},
-    "on_miss": {"initial_state": ["params"], "decide": ["state_f", "tokens", "fetch_s", "cpu_s"]},
+    "on_miss": {"initial_state": ["params"]},
     "placement": {"place": ["params", "profile", "rng"]},
 }
+#: One of them; families other than these have none.
+_ONE_OF = {"on_miss": {"decide": ["state_f", "tokens", "fetch_s", "cpu_s"], "plan": ["state_f", "asked"]}}
 
 
 class PolicyParams(BaseModel):
@@ -152,6 +164,45 @@ class Candidates:
     target: Ints
 
 
+@dataclass
+class Asked:
+    """What a visit's router asks for, and what is to become of it: the argument of ``plan``. Lists in SimPy.
+
+    ``plan`` writes ``action`` for lookups that are not HERE or COMING (those are used in any case, unless it writes
+    SKIP), ``instead`` for those that it lets SUBSTITUTE, and may write ``order``. LOW_HERE and LOW_COMING can be
+    used (LOW) or fetched in full.
+
+    Attributes:
+        there: ABSENT, HERE, COMING (its transfer has begun), LOW_HERE or LOW_COMING. [lookups]
+        expert: its number in the layer. [lookups]
+        tokens: of the step that use it. [lookups]
+        share: the largest share of a token's gate weight that it has. [lookups]
+        before: the least sum of shares that a token ranks before it (0: some token's first choice). [lookups]
+        fetch_s, low_s, cpu_s, gpu_s: seconds to bring it, to bring its copy in low precision (infinite where there
+            is none), to compute it on the CPU (each with the read from flash where needed), and on the GPU. [lookups]
+        resident: whether each expert of the layer is HERE. [experts]
+        uses: activations of each expert of the layer so far. [experts]
+        action: FETCH at first. [lookups]
+        order: demands are made in ascending order; 0, 1, … at first. [lookups]
+        instead: the resident expert of the layer that takes a substituted one's place. [lookups]
+    """
+
+    there: Any
+    expert: Any
+    tokens: Any
+    share: Any
+    before: Any
+    fetch_s: Any
+    low_s: Any
+    cpu_s: Any
+    gpu_s: Any
+    resident: Any
+    uses: Any
+    action: Any
+    order: Any
+    instead: Any
+
+
 def proposals(visits: Visits, visit: Ints, key: Ints, target: Ints, budget: int | None) -> Candidates:
     """Proposals made token by token, merged: nearest target first, then most tokens, then first named.
 
@@ -191,6 +242,11 @@ class Policy:
     def models_future(self) -> bool:
         """Whether a predictor's quality is modelled from the truth instead of recorded."""
         return getattr(self.params, "models_future", False)
+
+    @property
+    def actions(self) -> tuple[int, ...]:
+        """What an on-miss policy may choose."""
+        return getattr(self.module, "ACTIONS", (FETCH, CPU))
 
     @property
     def needs_training(self) -> bool:
@@ -267,7 +323,11 @@ def check(family: str, name: str, module: ModuleType) -> None:
             faults.append(Fault(place, f"has no function {function}({', '.join(arguments)})"))
         elif list(inspect.signature(found).parameters) != arguments:
             faults.append(Fault(place, f"{function} must take ({', '.join(arguments)})"))
-    for function, arguments in (_OPTIONAL if family == "caching" else _OPTIONAL_PLACEMENT).items():
+    choice = _ONE_OF.get(family, {})
+    if choice and not any(hasattr(module, function) for function in choice):
+        faults.append(Fault(place, "has none of the functions " + ", ".join(choice)))
+    optional = {"caching": _OPTIONAL, "placement": _OPTIONAL_PLACEMENT}.get(family, {})
+    for function, arguments in (choice | optional).items():
         found = getattr(module, function, None)
         if found is not None and list(inspect.signature(found).parameters) != arguments:
             faults.append(Fault(place, f"{function} must take ({', '.join(arguments)})"))

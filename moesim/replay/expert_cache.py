@@ -70,12 +70,14 @@ class ExpertCache:
         """Tell the policy every activation of the visit, in order, and let go of what it does not keep.
 
         Args:
-            activations: (key, note), token by token.
+            activations: (key, note), token by token; key -1 is one that does not concern this cache.
         """
         kept, resident = self._kept, self.resident
         state_i, state_f, on_hit = self._state_i, self._state_f, self._on_hit
         for key, note in activations:
-            if kept[key]:
+            if key < 0:
+                pass
+            elif kept[key]:
                 on_hit(state_i, state_f, key, self.now, note)
             elif resident[key] and self.admits(key, note):
                 self._keep(key, note)

@@ -112,6 +112,19 @@ class Breakdown(_Part):
     decode: list[TimeShare]
 
 
+class OutputChanged(_Part):
+    """What of the model's output the policies changed, as shares of all gate weight (of counted steps).
+
+    A token's gate weights in a layer sum to 1. Weights that all experts have in the scenario's own precision are not a
+    change: they are the model that is run.
+    """
+
+    share: float = Field(0.0, description="of gate weight, in any of these ways")
+    low_precision: float = Field(0.0, description="computed with fewer bits than the scenario's precision")
+    skipped: float = Field(0.0, description="not computed")
+    substituted: float = Field(0.0, description="computed with another expert")
+
+
 class LinkUse(_Part):
     """What a link (or the CPU) did; its busy time overlaps with the GPU's."""
 
@@ -138,6 +151,10 @@ class Counters(_Part):
     late: int
     misses: int
     cpu_lookups: int = Field(description="misses that the CPU computed")
+    streamed_lookups: int = Field(0, description="misses brought for one visit only")
+    low_precision_lookups: int = Field(0, description="lookups computed with a copy in low precision")
+    skipped_lookups: int = Field(0, description="lookups not computed")
+    substituted_lookups: int = Field(0, description="misses for which another expert was computed")
     fetched_bytes: int = Field(description="to the GPU, demand and prefetch")
     flash_bytes: int = Field(description="read from flash")
     evictions: int
@@ -271,6 +288,7 @@ class Result(_Part):
     headline: Headline
     bottleneck: Bottleneck
     bounds: list[Bound]
+    output_changed: OutputChanged = Field(default_factory=OutputChanged)
     breakdown: Breakdown
     links: list[LinkUse]
     counters: Counters

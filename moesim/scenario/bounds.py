@@ -6,19 +6,20 @@ import numpy as np
 
 from moesim.engine import Outcome
 from moesim.policies import api
+from moesim.policies.api import FETCH, STREAM
 from moesim.replay import count
 from moesim.results.result import Bound
 from moesim.setup import Setup
 
 
 def bounds(setup: Setup, outcome: Outcome, gpu_s: float, output_tokens: int, duration_s: float) -> list[Bound]:
-    """The bounds of a run; none where misses ran on the CPU, which neither covers.
+    """The bounds of a run; none where lookups were not computed on the GPU in full, which neither covers.
 
     Args:
         gpu_s: what the GPU computed, counted steps only.
         output_tokens, duration_s: of the counted steps.
     """
-    if outcome.on_cpu.any():
+    if not np.isin(outcome.action, (FETCH, STREAM)).all():
         return []
     found = []
     if output_tokens:
@@ -52,11 +53,13 @@ def bounds(setup: Setup, outcome: Outcome, gpu_s: float, output_tokens: int, dur
 def fewest_is_proven(setup: Setup) -> bool:
     """Whether MIN counts the fewest fetches that any policy needs here.
 
-    It does for experts of one size, a cold start, and visits that fit into the cache (a larger one runs in waves, in
-    which MIN has no say). Prefetching and a split by layers can only need more.
+    It does for experts of one size that are kept when they have been fetched, a cold start, and visits that fit into
+    the cache (a larger one runs in waves, in which MIN has no say). Prefetching and a split by layers can only need
+    more.
     """
     visits = setup.visits
     same_size = bool((setup.sizes == setup.sizes[0]).all())
     largest_visit = int(np.diff(visits.lookup_start).max()) * int(setup.sizes[0])
     starts_cold = getattr(setup.gpu.policy.module, "preload", None) is None
-    return same_size and starts_cold and largest_visit <= setup.gpu.capacity_bytes
+    keeps_all = STREAM not in setup.on_miss.actions
+    return same_size and starts_cold and keeps_all and largest_visit <= setup.gpu.capacity_bytes

@@ -14,7 +14,8 @@ from moesim.costs.devices import arithmetic
 from moesim.costs.node_times import Times, node_times
 from moesim.errors import Fault, ScenarioError
 from moesim.models import parameters
-from moesim.policies.api import Candidates
+from moesim.policies.api import CHANGE_OUTPUT, CPU, Candidates
+from moesim.scenario.forms import Forms, forms_of
 from moesim.scenario.load import ScenarioFile
 from moesim.scenario.parts import Gathering, Parts, load_parts
 from moesim.scenario.schema import Scenario
@@ -73,7 +74,7 @@ def build(file: ScenarioFile) -> Built:
     gathering.stop()
     split = gathering.load((), lambda: split_requests(trace, scenario))
     has_training = split is None or bool(split.training)
-    gathering.load((), lambda: _check_policies(scenario, parts, has_training))
+    gathering.load((), lambda: _check_policies(parts, has_training))
     gathering.stop()
     steps = gathering.load(("workload",), lambda: steps_of(trace, split, scenario))
     gathering.stop()
@@ -87,11 +88,14 @@ def build(file: ScenarioFile) -> Built:
     times = gathering.load(("hardware",), lambda: _times(parts, trace, visits, sizes))
     candidates = gathering.load(("policies", "prefetch"), lambda: _candidates(scenario, parts, trace, visits))
     gathering.stop()
+    uses = uses_in_training(trace, split)
+    forms = gathering.load((), lambda: forms_of(parts, visits, times, sizes, memory.gpu_experts, uses))
+    gathering.stop()
     if (plan := parts.schedule) is not None:
         gathering.load(("policies", "schedule"), lambda: _check_schedule(plan, scenario, visits, memory))
         gathering.stop()
         visits, candidates = replace(visits, keep_until=plan.keep_until), plan.proposals
-    setup = _setup(scenario, parts, visits, times, sizes, memory, candidates, uses_in_training(trace, split), warmup)
+    setup = _setup(scenario, parts, visits, times, sizes, memory, forms, candidates, uses, warmup)
     arithmetic_of_experts = arithmetic(parts.node.gpu.compute, parts.precisions.experts.compute)
     return Built(
         file=file,
@@ -116,6 +120,7 @@ def _setup(
     times: Times,
     sizes: Ints,
     memory: MemoryPlan,
+    forms: Forms,
     candidates: Candidates,
     uses: Ints | None,
     warmup: int,
@@ -128,7 +133,7 @@ def _setup(
         visits=visits,
         times=times,
         sizes=sizes,
-        gpu=TierSetup(policies["caching"], memory.gpu_experts, wanted.scope == "layer", uses),
+        gpu=TierSetup(policies["caching"], forms.gpu_bytes, wanted.scope == "layer", uses),
         host=host,
         unified=parts.node.gpu.unified_memory,
         rule=wanted.rule,
@@ -136,6 +141,8 @@ def _setup(
         candidates=candidates,
         on_miss=policies["on_miss"],
         warmup_steps=warmup,
+        streamed=forms.streamed,
+        low=forms.low,
     )
 
 
@@ -156,10 +163,11 @@ def _check_policies(scenario: Scenario, parts: Parts, has_training: bool) -> Non
         if policy.needs_training and not has_training:
             told = f"{policy.name!r} learns from a training split, and it holds no request"
             faults.append(Fault(f"policies.{key}", told, "a larger workload.train_fraction, as in 0.25"))
-    if policies["host_caching"].needs_future:
-        told = f"{policies['host_caching'].name!r} needs the future, and what reaches host memory depends on time"
-        faults.append(Fault("policies.host_caching", told, "lru"))
-    if node.gpu.unified_memory and scenario.policies.on_miss.name != "fetch":
+    for key in ("host_caching", "low_caching"):
+        if policies[key].needs_future:
+            told = f"{policies[key].name!r} needs the future, and what comes there depends on time and decisions"
+            faults.append(Fault(f"policies.{key}", told, "lru"))
+    if node.gpu.unified_memory and CPU in policies["on_miss"].actions:
         faults.append(Fault("policies.on_miss", f"{node.gpu.name} shares one memory with its CPU", "fetch"))
     faults += _schedule_faults(scenario)
     if faults:
@@ -254,6 +262,11 @@ def _warnings(scenario: Scenario, parts: Parts, trace: RoutingTrace) -> list[str
             told.append(f"{key} {policy.name!r} knows the future: this is a bound, not a system.")
         if policy.models_future:
             told.append(f"{key} {policy.name!r}: accuracy is modelled from the true routing, not recorded.")
+    if any(action in CHANGE_OUTPUT for action in parts.policies["on_miss"].actions):
+        told.append(
+            f"on_miss {scenario.policies.on_miss.name!r} changes the model's output; routing and length are kept as if "
+            "it did not, and by how much quality falls is not simulated."
+        )
     if parts.node.gpu_count > 1:
         told.append(f"{parts.node.name} has {parts.node.gpu_count} GPUs; this run uses one of them.")
     if scenario.workload.warmup_requests == 0:

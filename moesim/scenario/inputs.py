@@ -7,13 +7,17 @@ from typing import Any
 from moesim.models import parameters
 from moesim.results.result import HardwareFacts, MemoryRow, ModelFacts, TraceFacts
 from moesim.scenario.build import Built
+from moesim.setup import LOW, STREAMED
+
+_FORMS = {STREAMED: "experts that stream through", LOW: "experts in low precision"}
 
 
 def memory_rows(built: Built) -> list[MemoryRow]:
     """What takes which memory, in the order in which it was planned."""
     plan = built.memory
     gpu = {
-        "experts": plan.gpu_experts,
+        "experts": built.setup.gpu.capacity_bytes,
+        **{_FORMS[number]: form.tier.capacity_bytes for number, form in built.setup.forms.items()},
         "dense weights": plan.dense,
         "KV cache": plan.kv,
         "reserve": plan.gpu_reserve,
@@ -82,6 +86,7 @@ def policy_facts(built: Built) -> dict[str, Any]:
     return {
         "caching": setup.gpu.policy.describe(),
         "host_caching": None if setup.host is None else setup.host.policy.describe(),
+        "low_caching": None if setup.low is None else setup.low.tier.policy.describe(),
         "prefetch": built.parts.policies["prefetch"].describe(),
         "on_miss": setup.on_miss.describe(),
         "scope": policies.scope,

@@ -91,6 +91,7 @@ def _choices(scenario: Scenario) -> list[tuple[str, str, PolicyChoice]]:
     return [
         ("caching", "caching", policies.caching),
         ("host_caching", "caching", policies.host_caching),
+        ("low_caching", "caching", policies.low_caching),
         ("prefetch", "prefetch", policies.prefetch),
         ("on_miss", "on_miss", policies.on_miss),
     ]

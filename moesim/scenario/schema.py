@@ -116,6 +116,10 @@ class PoliciesSpec(Spec):
 
     caching: Choice = Field(PolicyChoice(name="lru"), description="what leaves the GPU")
     host_caching: Choice = Field(PolicyChoice(name="lru"), description="what leaves host memory, where flash is below")
+    low_caching: Choice = Field(
+        PolicyChoice(name="lru"),
+        description="what leaves the space of copies in low precision, where on_miss uses them",
+    )
     prefetch: Choice = Field(PolicyChoice(name="none"), description="what is fetched before it is asked for")
     on_miss: Choice = Field(PolicyChoice(name="fetch"), description="what becomes of a missing expert")
     schedule: str | None = Field(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from moesim.engine import Outcome
 from moesim.engine.links import Span
 from moesim.engine.outcome import HIT, LATE, MISS
+from moesim.policies.api import CPU, LOW, SKIP, STREAM, SUBSTITUTE
 from moesim.results import metrics
 from moesim.results.result import (
     Bound,
@@ -21,6 +22,7 @@ from moesim.results.result import (
     Headline,
     LayerRow,
     LinkUse,
+    OutputChanged,
     RequestRow,
     Residency,
     Result,
@@ -83,6 +85,7 @@ class _Summary:
             headline=self._headline(),
             bottleneck=bottleneck_of(breakdown.total),
             bounds=self._bounds(),
+            output_changed=self._output_changed(),
             breakdown=breakdown,
             links=self._links(),
             counters=self._counters(),
@@ -162,11 +165,12 @@ class _Summary:
         return self.outcome.transfers["flash" if self.setup.unified else "pcie"]
 
     def _bytes(self, spans: list[Span], wanted: Bools) -> int:
-        return sum(int(self.setup.sizes[span.key]) for span in spans if wanted[span.visit])
+        return sum(self.setup.bytes_of(span.key, span.form) for span in spans if wanted[span.visit])
 
     def _counters(self) -> Counters:
         outcome, steps = self.outcome, self.steps
         labels = outcome.label[self.counted_visits[self.lookup_visit]]
+        actions = outcome.action[self.counted_visits[self.lookup_visit]]
         tokens = steps.tokens
         activation_visit = np.repeat(np.arange(self.visits.num_visits), np.diff(self.visits.activation_start))
         prefetch = {f"prefetch_{name}": count for name, count in asdict(outcome.prefetch).items()}
@@ -181,12 +185,25 @@ class _Summary:
             hits=int((labels == HIT).sum()),
             late=int((labels == LATE).sum()),
             misses=int((labels == MISS).sum()),
-            cpu_lookups=int(outcome.on_cpu[self.counted_visits[self.lookup_visit]].sum()),
+            cpu_lookups=int((actions == CPU).sum()),
+            streamed_lookups=int((actions == STREAM).sum()),
+            low_precision_lookups=int((actions == LOW).sum()),
+            skipped_lookups=int((actions == SKIP).sum()),
+            substituted_lookups=int((actions == SUBSTITUTE).sum()),
             fetched_bytes=self._bytes(self._to_gpu, self.counted_visits),
             flash_bytes=self._bytes(outcome.transfers["flash"], self.counted_visits),
             evictions=outcome.evictions,
             overshoot_bytes=outcome.overshoot_bytes,
             **prefetch,
+        )
+
+    def _output_changed(self) -> OutputChanged:
+        wanted = self.counted_visits[self.lookup_visit]
+        weight, action = self.visits.gates.total[wanted], self.outcome.action[wanted]
+        whole = float(weight.sum())
+        low, skipped, substituted = (float(weight[action == kind].sum()) / whole for kind in (LOW, SKIP, SUBSTITUTE))
+        return OutputChanged(
+            share=low + skipped + substituted, low_precision=low, skipped=skipped, substituted=substituted
         )
 
     def _layers(self) -> list[LayerRow]:
@@ -199,7 +216,7 @@ class _Summary:
         fetched = np.zeros(visits.num_layers, dtype=np.int64)
         for span in self._to_gpu:
             if self.counted_visits[span.visit]:
-                fetched[span.key // visits.num_experts] += self.setup.sizes[span.key]
+                fetched[span.key // visits.num_experts] += self.setup.bytes_of(span.key, span.form)
         rows = []
         for number in range(visits.num_layers):
             here = (layer_of_visit == number) & self.counted_visits
@@ -240,9 +257,8 @@ class _Summary:
             if not counted:
                 continue
             demand = [span for span in counted if span.is_demand]
-            size = self.setup.sizes
             busy = sum(span.end_s - span.start_s for span in counted)
-            demand_bytes, all_bytes = (sum(int(size[span.key]) for span in part) for part in (demand, counted))
+            demand_bytes, all_bytes = (self._bytes(part, self.counted_visits) for part in (demand, counted))
             rows.append(
                 LinkUse(
                     name=name,

@@ -13,6 +13,7 @@ from moesim.costs.roofline import OpTime
 from moesim.engine import Outcome
 from moesim.engine.transfers import Cause
 from moesim.hardware import Node
+from moesim.policies.api import FETCH, LOW, STREAM, SUBSTITUTE
 from moesim.results import metrics
 from moesim.results.result import Bottleneck, ConstantRow, EvidenceRow, Kind, TimeShare
 from moesim.setup import Setup
@@ -59,13 +60,15 @@ class TimeUse:
     def gpu_seconds(self, steps: Bools) -> tuple[float, float, float]:
         """What the GPU computed in some steps, by what bounds it: arithmetic, memory, launches."""
         times, visits = self._setup.times, np.repeat(steps, self._layers)
-        on_gpu = visits[self._lookup_visit] & ~self._outcome.on_cpu
+        wanted, action = visits[self._lookup_visit], self._outcome.action
         parts: list[tuple[OpTime, Bools]] = [
             (times.before, visits),
             (times.shared, visits),
-            (times.expert, on_gpu),
+            (times.expert, wanted & np.isin(action, (FETCH, STREAM, SUBSTITUTE))),
             (times.after, steps),
         ]
+        if (low := self._setup.low) is not None:
+            parts.append((low.expert, wanted & (action == LOW)))
         sums = [[float(part[mask].sum()) for part in (op.compute_s, op.memory_s, op.launch_s)] for op, mask in parts]
         compute, memory, launch = (sum(column) for column in zip(*sums, strict=True))
         return compute, memory, launch

@@ -6,9 +6,13 @@ Both engines read the same arrays and only add, compare and take maxima, so they
 from moesim.setup.memory import MemoryPlan, plan_memory
 from moesim.setup.placement import Placement, placement_by, read_placement
 from moesim.setup.schedule import Schedule, load_schedule, save_schedule
-from moesim.setup.setup import LinkDiscipline, Rule, Setup, TierSetup
+from moesim.setup.setup import FULL, LOW, STREAMED, Form, LinkDiscipline, Rule, Setup, TierSetup
 
 __all__ = [
+    "FULL",
+    "LOW",
+    "STREAMED",
+    "Form",
     "LinkDiscipline",
     "MemoryPlan",
     "Placement",

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.costs.node_times import Times
+from moesim.costs.roofline import OpTime
 from moesim.policies.api import Candidates, Policy
 from moesim.traces.visits import Visits
 
@@ -28,6 +29,28 @@ class TierSetup:
 
 
 @dataclass(frozen=True)
+class Form:
+    """Another form in which experts come to the GPU, with space of its own there.
+
+    Attributes:
+        tier: that space, and the policy in it.
+        sizes: bytes of each expert in this form. [keys]
+        copy_s, read_s: as in ``Times``, for these bytes. [keys]
+        expert: a routed expert in this form on the GPU. [lookups]
+    """
+
+    tier: TierSetup
+    sizes: Ints
+    copy_s: NDArray[np.float64]
+    read_s: NDArray[np.float64]
+    expert: OpTime
+
+
+#: Numbers of the forms: as the scenario stores experts, the same in space for streaming, and in low precision.
+FULL, STREAMED, LOW = range(3)
+
+
+@dataclass(frozen=True)
 class Setup:
     """One offloading node with a workload.
 
@@ -43,6 +66,8 @@ class Setup:
         candidates: what to prefetch, by visit.
         on_miss: what becomes of a missing expert.
         warmup_steps: steps at the start that run but are not counted.
+        streamed: experts that pass through, where the on-miss policy streams.
+        low: copies in low precision, where the on-miss policy uses them.
     """
 
     visits: Visits
@@ -56,3 +81,20 @@ class Setup:
     candidates: Candidates
     on_miss: Policy
     warmup_steps: int = 0
+    streamed: Form | None = None
+    low: Form | None = None
+
+    @property
+    def forms(self) -> dict[int, Form]:
+        """The forms beside FULL that are used, by number."""
+        forms = {STREAMED: self.streamed, LOW: self.low}
+        return {number: form for number, form in forms.items() if form is not None}
+
+    @property
+    def gpu_bytes(self) -> int:
+        """Space for experts on the GPU, in all forms."""
+        return self.gpu.capacity_bytes + sum(form.tier.capacity_bytes for form in self.forms.values())
+
+    def bytes_of(self, key: int, form: int) -> int:
+        """Of an expert in a form."""
+        return int((self.sizes if form == FULL else self.forms[form].sizes)[key])

@@ -71,6 +71,11 @@ class Visits:
         return starts
 
     @cached_property
+    def gates(self) -> Gates:
+        """Which share of their tokens' gate weights the lookups have."""
+        return _gates(self)
+
+    @cached_property
     def next_use(self) -> Ints:
         """For each activation the number of the next activation of the same key; past the end if none."""
         return next_use(self.activation_key)
@@ -79,6 +84,42 @@ class Visits:
     def scheduled(self) -> Ints:
         """For each activation the one until which a schedule keeps its expert; without a schedule its next use."""
         return self.next_use if self.keep_until is None else self.keep_until
+
+
+@dataclass(frozen=True)
+class Gates:
+    """Shares of gate weight: a token's weights in a layer sum to 1, whether or not the trace normalises them.
+
+    Attributes:
+        total: the sum of a lookup's shares over its tokens. [lookups]
+        largest: the largest of them. [lookups]
+        before: the least sum of shares that one of its tokens ranks before it; 0 where it is a first choice. [lookups]
+    """
+
+    total: NDArray[np.float64]
+    largest: NDArray[np.float64]
+    before: NDArray[np.float64]
+
+
+def _gates(visits: Visits) -> Gates:
+    count, lookups = len(visits.activation_key), len(visits.lookup_key)
+    visit = np.repeat(np.arange(visits.num_visits), np.diff(visits.activation_start))
+    is_new = np.ones(count, dtype=bool)
+    is_new[1:] = (np.diff(visit) != 0) | (np.diff(visits.activation_row) != 0)
+    token = np.cumsum(is_new) - 1
+    weight = visits.activation_weight
+    whole = np.bincount(token, weights=weight)[token] if count else weight
+    share = np.where(whole > 0, weight / np.where(whole > 0, whole, 1), 1 / np.bincount(token)[token] if count else 0)
+    order = np.lexsort((-share, token))
+    ranked = np.cumsum(share[order]) - share[order]
+    first = ranked[np.searchsorted(token[order], token[order])]
+    before = np.empty(count)
+    before[order] = np.maximum(ranked - first, 0.0)
+    largest, least = np.zeros(lookups), np.full(lookups, np.inf)
+    np.maximum.at(largest, visits.activation_lookup, share)
+    np.minimum.at(least, visits.activation_lookup, before)
+    total = np.bincount(visits.activation_lookup, weights=share, minlength=lookups).astype(np.float64)
+    return Gates(total, largest, least)
 
 
 def next_use(keys: Ints) -> Ints:

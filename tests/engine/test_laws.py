@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 from moesim.engine import simulate
 from moesim.engine.outcome import HIT, LATE, MISS
 from moesim.policies import api
+from moesim.policies.api import CPU, FETCH, LOW, SKIP, STREAM, SUBSTITUTE
+from moesim.setup import FULL, STREAMED
+from moesim.setup import LOW as LOW_FORM
 
 EXPERTS, LAYERS, TOP_K = 6, 3, 2
 ROUTING = st.lists(
@@ -18,7 +21,9 @@ ROUTING = st.lists(
     min_size=2,
     max_size=14,
 )
-ON_MISS = [("fetch", {}), ("cpu-compute", {"max_tokens": 1})]
+ON_MISS = [("fetch", {}), ("stream", {"slots": 1}), ("stream", {}), ("hobbit", {}), ("drop-cold", {"share": 0.4})]
+ON_MISS += [("drop-cold", {"share": 0.4, "resident": True}), ("substitute", {"below": 0.7})]
+WITH_CPU = [("cpu-compute", {"max_tokens": 1}), ("hybrimoe", {})]
 SECONDS = st.sampled_from([0.0, 0.25, 1.0, 3.0])
 
 
@@ -30,7 +35,16 @@ def runs(draw):
     guess = np.array([draw(st.permutations(range(EXPERTS)))[:TOP_K] for _ in rows])
     look = np.repeat(guess[:, None, :], LAYERS, axis=1)
     look[:, -1] = -1
-    trace = trace_of(rows, num_experts=EXPERTS, prompt=draw(st.integers(0, 3)), requests=requests, lookahead={1: look})
+    first = draw(st.lists(st.sampled_from([0.3, 0.5, 0.65, 0.95]), min_size=len(rows), max_size=len(rows)))
+    weights = np.repeat(np.stack([first, 1 - np.array(first)], axis=1)[:, None, :], LAYERS, axis=1)
+    trace = trace_of(
+        rows,
+        num_experts=EXPERTS,
+        prompt=draw(st.integers(0, 3)),
+        requests=requests,
+        lookahead={1: look},
+        weights=weights,
+    )
     unified = draw(st.booleans())
     prefetch = draw(st.sampled_from([("none", {}), ("next-gate", {}), ("oracle", {"horizon": 2})]))
     return setup_of(
@@ -40,7 +54,7 @@ def runs(draw):
         unified=unified,
         caching=draw(st.sampled_from(["lru", "lfu", "fifo", "belady"])),
         prefetch=prefetch,
-        on_miss=("fetch", {}) if unified else draw(st.sampled_from(ON_MISS)),
+        on_miss=draw(st.sampled_from(ON_MISS if unified else ON_MISS + WITH_CPU)),
         rule=draw(st.sampled_from(["reserve", "evict_after"])),
         link=draw(st.sampled_from(["fifo", "demand-first"])),
         before_s=draw(SECONDS),
@@ -63,7 +77,7 @@ def test_every_run_obeys_the_laws(setup):
     nothing_overlaps_on_a_server(outcome)
     experts_are_computed_after_they_arrive(setup, outcome)
     if setup.rule == "reserve":
-        assert outcome.resident_bytes.max() <= setup.gpu.capacity_bytes
+        assert outcome.resident_bytes.max() <= setup.gpu_bytes
         assert outcome.overshoot_bytes == 0
     counts = outcome.prefetch
     assert counts.proposed == counts.redundant + counts.withdrawn + counts.no_room + counts.started
@@ -73,13 +87,17 @@ def test_every_run_obeys_the_laws(setup):
 
 
 def every_lookup_is_computed_once(setup, outcome):
+    """On the GPU or on the CPU, unless it is skipped; what is skipped or substituted was not in space, or may be."""
     visits = setup.visits
-    on_gpu = sorted((span.visit, span.key) for span in outcome.compute if span.what == "expert")
+    on_gpu = sorted((span.visit, span.key) for span in outcome.compute if span.key >= 0)
     on_cpu = sorted((span.visit, span.key) for span in outcome.transfers["cpu"])
     visit = np.repeat(np.arange(visits.num_visits), np.diff(visits.lookup_start))
-    asked = sorted(zip(visit.tolist(), visits.lookup_key.tolist(), strict=True))
+    computed = outcome.action != SKIP
+    asked = sorted(zip(visit[computed].tolist(), visits.lookup_key[computed].tolist(), strict=True))
     assert sorted(on_gpu + on_cpu) == asked
     assert len(on_cpu) == outcome.on_cpu.sum()
+    assert set(np.unique(outcome.action)) <= {FETCH, *setup.on_miss.actions}
+    assert (outcome.label[np.isin(outcome.action, (CPU, STREAM, SUBSTITUTE))] == MISS).all()
 
 
 def time_is_compute_plus_stall(outcome):
@@ -97,24 +115,30 @@ def nothing_overlaps_on_a_server(outcome):
 
 
 def experts_are_computed_after_they_arrive(setup, outcome):
-    """Each fetch to the GPU ends before the expert's next use there, and a miss has a fetch of its own."""
+    """Each transfer to the GPU ends before the next use of what it brought, and a miss has a transfer of its own."""
+    keys = setup.visits.num_keys
     to_gpu = outcome.transfers["flash" if setup.unified else "pcie"]
-    fetched = np.bincount([span.key for span in to_gpu], minlength=setup.visits.num_keys)
+    fetched = np.bincount([span.form * keys + span.key for span in to_gpu], minlength=3 * keys)
     visit = np.repeat(np.arange(setup.visits.num_visits), np.diff(setup.visits.lookup_start))
-    missed = (outcome.label == MISS) & ~outcome.on_cpu
-    misses = np.bincount(setup.visits.lookup_key[missed], minlength=setup.visits.num_keys)
-    assert (fetched >= misses).all()
-    used = {(span.visit, span.key): span.start_s for span in outcome.compute if span.what == "expert"}
+    missed = (outcome.label == MISS) & np.isin(outcome.action, (FETCH, STREAM, LOW))
+    form = np.select([outcome.action == STREAM, outcome.action == LOW], [STREAMED, LOW_FORM], FULL)
+    misses = np.bincount((form * keys + setup.visits.lookup_key)[missed], minlength=3 * keys)
+    assert fetched.sum() >= misses.sum()
+    assert (fetched[2 * keys :] >= misses[2 * keys :]).all()
+    # A waiting prefetch of a streamed expert becomes its transfer.
+    assert (fetched[:keys] + fetched[keys : 2 * keys] >= misses[:keys] + misses[keys : 2 * keys]).all()
+    used = {(span.visit, span.key): span.start_s for span in outcome.compute if span.what.startswith("expert")}
     arrivals: dict[int, list[float]] = {}
     for span in to_gpu:
-        arrivals.setdefault(span.key, []).append(span.end_s)
+        arrivals.setdefault(span.key + (2 * keys if span.form == LOW_FORM else 0), []).append(span.end_s)
     for lookup, key in enumerate(setup.visits.lookup_key.tolist()):
         start = used.get((int(visit[lookup]), key))
         if start is not None:
-            before = [end for end in arrivals[key] if end <= start]
+            ends = arrivals[key + (2 * keys if outcome.action[lookup] == LOW else 0)]
+            before = [end for end in ends if end <= start]
             assert before
             if outcome.label[lookup] == HIT:
-                assert min(arrivals[key]) <= start
+                assert min(ends) <= start
             if outcome.label[lookup] == LATE:
                 assert before[-1] > outcome.visit_start_s[visit[lookup]]
 

@@ -9,6 +9,8 @@ from pydantic import Field
 
 from moesim.policies.api import CPU, FETCH, PolicyParams
 
+ACTIONS = (FETCH, CPU)
+
 
 class Params(PolicyParams):
     """Up to how many tokens the CPU is used."""

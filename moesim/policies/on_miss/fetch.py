@@ -4,6 +4,8 @@ import numpy as np
 
 from moesim.policies.api import FETCH, PolicyParams
 
+ACTIONS = (FETCH,)
+
 
 class Params(PolicyParams):
     """Nothing to choose."""

@@ -10,6 +10,8 @@ import numpy as np
 
 from moesim.policies.api import CPU, FETCH, PolicyParams
 
+ACTIONS = (FETCH, CPU)
+
 
 class Params(PolicyParams):
     """Nothing to choose."""

@@ -137,6 +137,11 @@ def headline(result: Result) -> Iterator[Figure]:
         *_parts(formats.size(head.fetched_bytes_per_decode_token)),
         f"to the GPU; {fetched} in all, and {read} read from flash",
     )
+    if (changed := result.output_changed).share:
+        ways = [(changed.low_precision, "in low precision"), (changed.skipped, "skipped")]
+        ways.append((changed.substituted, "by another expert"))
+        told = ", ".join(f"{formats.percent(share)} {way}" for share, way in ways if share)
+        yield Figure("Output changed", *_parts(formats.percent(changed.share)), f"of gate weight: {told}")
 
 
 def _median(spread: Distribution | None) -> tuple[str, str]:
@@ -222,6 +227,13 @@ def counts(result: Result) -> Sequence[tuple[str, str]]:
         ("misses that the CPU computed", formats.count(counters.cpu_lookups)),
         ("experts that left the GPU", formats.count(counters.evictions)),
     ]
+    others = {
+        "brought for one visit only": counters.streamed_lookups,
+        "computed in low precision": counters.low_precision_lookups,
+        "not computed": counters.skipped_lookups,
+        "computed by another expert": counters.substituted_lookups,
+    }
+    rows += [(f"lookups {way}", formats.count(count)) for way, count in others.items() if count]
     if counters.overshoot_bytes:
         rows.append(("most held beyond the capacity", formats.size(counters.overshoot_bytes)))
     return rows
