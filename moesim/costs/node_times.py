@@ -13,7 +13,7 @@ from moesim.costs.roofline import OpTime, roofline
 from moesim.costs.transfer import transfer_s
 from moesim.hardware import Node
 from moesim.models import ModelSpec, parameters
-from moesim.models.precision import Precisions
+from moesim.models.precision import Precision, Precisions
 from moesim.traces.trace import RoutingTrace
 from moesim.traces.visits import Visits
 

@@ -74,7 +74,7 @@ def build(file: ScenarioFile) -> Built:
     gathering.stop()
     split = gathering.load((), lambda: split_requests(trace, scenario))
     has_training = split is None or bool(split.training)
-    gathering.load((), lambda: _check_policies(parts, has_training))
+    gathering.load((), lambda: _check_policies(scenario, parts, has_training))
     gathering.stop()
     steps = gathering.load(("workload",), lambda: steps_of(trace, split, scenario))
     gathering.stop()
