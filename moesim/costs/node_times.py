@@ -70,17 +70,28 @@ def node_times(
     )
 
 
+@dataclass(frozen=True)
+class FormTimes:
+    """Of experts in another precision, as in :class:`Times`."""
+
+    copy_s: Floats
+    read_s: Floats
+    expert: OpTime
+    cpu_s: Floats
+
+
 def form_times(
     spec: ModelSpec, precisions: Precisions, precision: Precision, node: Node, visits: Visits, sizes: Ints
-) -> tuple[Floats, Floats, OpTime]:
-    """``copy_s``, ``read_s`` and ``expert`` of experts that are stored in another precision.
+) -> FormTimes:
+    """What differs where experts are stored in another precision.
 
     Args:
         precision: of the experts.
         sizes: bytes of each. [keys]
     """
-    pricer = _pricer(spec, replace(precisions, experts=precision), node)
-    return *_transfers(node, sizes), pricer.expert(visits.lookup_tokens)
+    stored = replace(precisions, experts=precision)
+    expert = _pricer(spec, stored, node).expert(visits.lookup_tokens)
+    return FormTimes(*_transfers(node, sizes), expert, _cpu(spec, stored, node, visits))
 
 
 def _pricer(spec: ModelSpec, precisions: Precisions, node: Node) -> Pricer:

@@ -230,4 +230,5 @@ def _partition(setup: Setup, tier: TierSetup, sizes: NDArray[np.int64]) -> Cache
         experts_per_layer=setup.visits.num_experts,
         per_layer=tier.per_layer,
         training_uses=tier.training_uses,
+        layer_bytes=tier.layer_bytes,
     )

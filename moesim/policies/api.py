@@ -50,6 +50,10 @@ Both in the compiled subset. LOW (compute with a copy in lower precision), SKIP 
 output in its place) change what the model says, and a Result counts the gate weight that they concern. STREAM brings
 an expert for this visit only, through space of its own.
 
+**Precision** (``policies/precision/NAME.py``): in how many bits experts are stored; see that package.
+
+**Split** (``policies/split/NAME.py``): how a cache is shared out among layers; see that package.
+
 **Placement** (``policies/placement/NAME.py``) says which physical expert lies on which rank of a cluster::
 
     class Params
@@ -83,7 +87,7 @@ Floats = NDArray[np.float64]
 #: The expert and the rank of each slot. [layers, slots] each
 Placed = tuple[Ints, Ints]
 
-FAMILIES = ("caching", "prefetch", "on_miss", "placement")
+FAMILIES = ("caching", "prefetch", "on_miss", "precision", "split", "placement")
 #: What becomes of a lookup. FETCH stands also for an expert that is there: it is computed on the GPU, unchanged.
 FETCH, CPU, STREAM, LOW, SKIP, SUBSTITUTE = range(6)
 CHANGE_OUTPUT = (LOW, SKIP, SUBSTITUTE)
@@ -110,10 +114,15 @@ _SIGNATURES: dict[str, dict[str, list[str]]] = {
     },
     "prefetch": {"candidates": ["params", "visits", "trace", "rng"]},
     "on_miss": {"initial_state": ["params"]},
+    "precision": {},
+    "split": {"slots": ["params", "facts"]},
     "placement": {"place": ["params", "profile", "rng"]},
 }
 #: One of them; families other than these have none.
-_ONE_OF = {"on_miss": {"decide": ["state_f", "tokens", "fetch_s", "cpu_s"], "plan": ["state_f", "asked"]}}
+_ONE_OF = {
+    "on_miss": {"decide": ["state_f", "tokens", "fetch_s", "cpu_s"], "plan": ["state_f", "asked"]},
+    "precision": {"assign": ["params", "stored"], "planes": ["params"]},
+}
 
 
 class PolicyParams(BaseModel):
@@ -247,6 +256,11 @@ class Policy:
     def actions(self) -> tuple[int, ...]:
         """What an on-miss policy may choose."""
         return getattr(self.module, "ACTIONS", (FETCH, CPU))
+
+    @property
+    def changes_output(self) -> bool:
+        """Whether an on-miss policy may change what the model says."""
+        return any(action in CHANGE_OUTPUT for action in self.actions)
 
     @property
     def needs_training(self) -> bool:

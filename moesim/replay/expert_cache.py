@@ -210,10 +210,16 @@ def partition(
     experts_per_layer: int,
     per_layer: bool,
     training_uses: NDArray[np.int64] | None = None,
+    layer_bytes: Sequence[int] | None = None,
 ) -> CachePartition:
     """Caches under one policy; arguments as in :func:`contexts`."""
     parts = contexts(
-        sizes, capacity_bytes, experts_per_layer=experts_per_layer, per_layer=per_layer, training_uses=training_uses
+        sizes,
+        capacity_bytes,
+        experts_per_layer=experts_per_layer,
+        per_layer=per_layer,
+        training_uses=training_uses,
+        layer_bytes=layer_bytes,
     )
     return CachePartition(tuple(ExpertCache(policy, context) for context in parts), experts_per_layer)
 
@@ -225,16 +231,19 @@ def contexts(
     experts_per_layer: int,
     per_layer: bool,
     training_uses: NDArray[np.int64] | None = None,
+    layer_bytes: Sequence[int] | None = None,
 ) -> list[CacheContext]:
-    """What each cache's policy knows: a global one, or one for each layer with an equal share of the capacity.
+    """What each cache's policy knows: a global one, or one for each layer.
 
     Args:
         sizes: bytes of each key. [layers * experts_per_layer]
         training_uses: as in :class:`CacheContext`. [layers * experts_per_layer]
+        layer_bytes: of each layer's cache; default: equal shares of the capacity. [layers]
     """
     parts = len(sizes) // experts_per_layer if per_layer else 1
     uses = np.split(training_uses, parts) if training_uses is not None else [None] * parts
+    shares = [capacity_bytes // parts] * parts if layer_bytes is None else layer_bytes
     return [
-        CacheContext(part, capacity_bytes // parts, experts_per_layer, part_uses)
-        for part, part_uses in zip(np.split(sizes, parts), uses, strict=True)
+        CacheContext(part, share, experts_per_layer, part_uses)
+        for part, share, part_uses in zip(np.split(sizes, parts), shares, uses, strict=True)
     ]

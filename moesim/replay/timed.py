@@ -87,6 +87,7 @@ def replay_timed(setup: Setup) -> Timed:
         experts_per_layer=visits.num_experts,
         per_layer=setup.gpu.per_layer,
         training_uses=setup.gpu.training_uses,
+        layer_bytes=setup.gpu.layer_bytes,
     )
     caches = pack(policy, parts)
     work = _work(setup)

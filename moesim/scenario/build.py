@@ -14,16 +14,19 @@ from moesim.costs.devices import arithmetic
 from moesim.costs.node_times import Times, node_times
 from moesim.errors import Fault, ScenarioError
 from moesim.models import parameters
-from moesim.policies.api import CHANGE_OUTPUT, CPU, Candidates
+from moesim.policies.api import CPU, Candidates
+from moesim.replay.counts import training_uses
 from moesim.scenario.forms import Forms, forms_of
 from moesim.scenario.load import ScenarioFile
 from moesim.scenario.parts import Gathering, Parts, load_parts
 from moesim.scenario.schema import Scenario
+from moesim.scenario.splits import layer_bytes
+from moesim.scenario.stored import Stored, stored_experts
 from moesim.scenario.workload import (
     routing_for,
     split_requests,
     steps_of,
-    uses_in_training,
+    training_visits,
     warmup_steps,
 )
 from moesim.setup import MemoryPlan, Schedule, Setup, TierSetup, plan_memory
@@ -80,22 +83,30 @@ def build(file: ScenarioFile) -> Built:
     gathering.stop()
 
     visits = visits_of(trace, steps)
-    expert_bytes = parameters.expert_bytes(parts.model, parts.precisions.experts)
-    sizes = np.full(visits.num_keys, expert_bytes, dtype=np.int64)
+    training = training_visits(trace, split, scenario)
+    uses = None if training is None else training_uses(training)
+    stored = gathering.load(
+        ("policies", "precision"),
+        lambda: stored_experts(parts, visits, uses, file.folder, random_stream(scenario.seed, "precision")),
+    )
+    gathering.stop()
+    visits, sizes = stored.visits, stored.sizes
     warmup = gathering.load((), lambda: warmup_steps(steps, trace, split))
     memory = gathering.load((), lambda: _memory(scenario, parts, steps, trace, sizes))
     gathering.stop()
-    times = gathering.load(("hardware",), lambda: _times(parts, trace, visits, sizes))
+    gathering.load((), lambda: stored.check_room(memory.gpu_experts))
+    times = gathering.load(("hardware",), lambda: _times(parts, trace, stored))
     candidates = gathering.load(("policies", "prefetch"), lambda: _candidates(scenario, parts, trace, visits))
     gathering.stop()
-    uses = uses_in_training(trace, split)
     forms = gathering.load((), lambda: forms_of(parts, visits, times, sizes, memory.gpu_experts, uses))
     gathering.stop()
     if (plan := parts.schedule) is not None:
         gathering.load(("policies", "schedule"), lambda: _check_schedule(plan, scenario, visits, memory))
         gathering.stop()
         visits, candidates = replace(visits, keep_until=plan.keep_until), plan.proposals
-    setup = _setup(scenario, parts, visits, times, sizes, memory, forms, candidates, uses, warmup)
+    gpu = gathering.load((), lambda: _gpu_tier(scenario, parts, forms.gpu_bytes, int(sizes.max()), training, uses))
+    gathering.stop()
+    setup = _setup(scenario, parts, visits, times, stored, memory, gpu, forms, candidates, uses, warmup)
     arithmetic_of_experts = arithmetic(parts.node.gpu.compute, parts.precisions.experts.compute)
     return Built(
         file=file,
@@ -104,7 +115,7 @@ def build(file: ScenarioFile) -> Built:
         setup=setup,
         memory=memory,
         terms=evidence.terms(parts.node, arithmetic_of_experts),
-        warnings=tuple(_warnings(scenario, parts, trace)),
+        warnings=tuple(_warnings(scenario, parts, trace, stored)),
     )
 
 
@@ -118,8 +129,9 @@ def _setup(
     parts: Parts,
     visits: Visits,
     times: Times,
-    sizes: Ints,
+    stored: Stored,
     memory: MemoryPlan,
+    gpu: TierSetup,
     forms: Forms,
     candidates: Candidates,
     uses: Ints | None,
@@ -132,8 +144,8 @@ def _setup(
     return Setup(
         visits=visits,
         times=times,
-        sizes=sizes,
-        gpu=TierSetup(policies["caching"], forms.gpu_bytes, wanted.scope == "layer", uses),
+        sizes=stored.sizes,
+        gpu=gpu,
         host=host,
         unified=parts.node.gpu.unified_memory,
         rule=wanted.rule,
@@ -143,7 +155,19 @@ def _setup(
         warmup_steps=warmup,
         streamed=forms.streamed,
         low=forms.low,
+        narrow=stored.narrow if stored.narrow.any() else None,
     )
+
+
+def _gpu_tier(
+    scenario: Scenario, parts: Parts, capacity: int, largest: int, training: Visits | None, uses: Ints | None
+) -> TierSetup:
+    """The GPU's expert cache, split by layers where the scenario wants it."""
+    by_layer, split = scenario.policies.scope == "layer", parts.policies["split"]
+    shares = None
+    if by_layer and split.name != "equal":
+        shares = layer_bytes(split, capacity, largest, parts.model.top_k, training)
+    return TierSetup(parts.policies["caching"], capacity, by_layer, uses, shares)
 
 
 def _candidates(scenario: Scenario, parts: Parts, trace: RoutingTrace, visits: Visits) -> Candidates:
@@ -169,6 +193,14 @@ def _check_policies(scenario: Scenario, parts: Parts, has_training: bool) -> Non
             faults.append(Fault(f"policies.{key}", told, "lru"))
     if node.gpu.unified_memory and CPU in policies["on_miss"].actions:
         faults.append(Fault("policies.on_miss", f"{node.gpu.name} shares one memory with its CPU", "fetch"))
+    if (split := policies["split"].name) != "equal":
+        if scenario.policies.scope != "layer":
+            faults.append(
+                Fault("policies.split", f"{split!r} splits by layers, and the cache is global", "scope: layer")
+            )
+        if not has_training and not policies["split"].needs_training:
+            told = f"{split!r} needs the shape of a training split, and it holds no request"
+            faults.append(Fault("policies.split", told, "a larger workload.train_fraction, as in 0.25"))
     faults += _schedule_faults(scenario)
     if faults:
         raise ScenarioError(faults)
@@ -233,10 +265,11 @@ def _check_room(memory: MemoryPlan, largest: int, parts: int) -> None:
         raise ScenarioError(faults)
 
 
-def _times(parts: Parts, trace: RoutingTrace, visits: Visits, sizes: Ints) -> Times:
+def _times(parts: Parts, trace: RoutingTrace, stored: Stored) -> Times:
     """All seconds; a number of the hardware that makes one of them absurd would drown every other."""
     with np.errstate(over="ignore", invalid="ignore"):
-        times = node_times(parts.model, parts.precisions, parts.node, trace, visits, sizes)
+        own = node_times(parts.model, parts.precisions, parts.node, trace, stored.visits, stored.sizes)
+        times = stored.price(own, parts)
     operations = [op.total_s for op in (times.before, times.shared, times.expert, times.after)]
     longest = float(np.max(np.concatenate([*operations, times.copy_s, times.read_s, times.cpu_s])))
     shortest = float(times.before.total_s.min())
@@ -248,7 +281,7 @@ def _times(parts: Parts, trace: RoutingTrace, visits: Visits, sizes: Ints) -> Ti
     return times
 
 
-def _warnings(scenario: Scenario, parts: Parts, trace: RoutingTrace) -> list[str]:
+def _warnings(scenario: Scenario, parts: Parts, trace: RoutingTrace, stored: Stored) -> list[str]:
     told = []
     if "stand-in" in trace.card.labels:
         told.append(
@@ -262,11 +295,15 @@ def _warnings(scenario: Scenario, parts: Parts, trace: RoutingTrace) -> list[str
             told.append(f"{key} {policy.name!r} knows the future: this is a bound, not a system.")
         if policy.models_future:
             told.append(f"{key} {policy.name!r}: accuracy is modelled from the true routing, not recorded.")
-    if any(action in CHANGE_OUTPUT for action in parts.policies["on_miss"].actions):
+    changing = [f"on_miss {parts.policies['on_miss'].name!r}"] * parts.policies["on_miss"].changes_output
+    changing += [f"precision {parts.policies['precision'].name!r}"] * bool(stored.narrow.any())
+    if changing:
         told.append(
-            f"on_miss {scenario.policies.on_miss.name!r} changes the model's output; routing and length are kept as if "
-            "it did not, and by how much quality falls is not simulated."
+            f"{' and '.join(changing)} change{'s' * (len(changing) == 1)} the model's output; routing and length are "
+            "kept as if it did not, and by how much quality falls is not simulated."
         )
+    if stored.visits.num_experts != trace.num_experts:
+        told.append("lookups, hits and sizes are those of bit-planes: an expert counts once for each that it needs.")
     if parts.node.gpu_count > 1:
         told.append(f"{parts.node.name} has {parts.node.gpu_count} GPUs; this run uses one of them.")
     if scenario.workload.warmup_requests == 0:

@@ -68,6 +68,6 @@ def _low(parts: Parts, visits: Visits, sizes: Ints, gpu_bytes: int, uses: Ints |
     if capacity < low_bytes:
         told = f"{capacity} bytes for copies in low precision do not hold one of {low_bytes}"
         raise ScenarioError([Fault("policies.on_miss", told, "a larger low_share")])
-    copy_s, read_s, expert = form_times(parts.model, parts.precisions, precision, parts.node, visits, low_sizes)
+    times = form_times(parts.model, parts.precisions, precision, parts.node, visits, low_sizes)
     tier = TierSetup(parts.policies["low_caching"], capacity, False, uses)
-    return Form(tier, low_sizes, copy_s, read_s, expert)
+    return Form(tier, low_sizes, times.copy_s, times.read_s, times.expert)

@@ -89,7 +89,9 @@ def policy_facts(built: Built) -> dict[str, Any]:
         "low_caching": None if setup.low is None else setup.low.tier.policy.describe(),
         "prefetch": built.parts.policies["prefetch"].describe(),
         "on_miss": setup.on_miss.describe(),
+        "precision": built.parts.policies["precision"].describe(),
         "scope": policies.scope,
+        "split": built.parts.policies["split"].describe() if policies.scope == "layer" else None,
         "rule": setup.rule,
         "link": setup.link,
     }

@@ -94,6 +94,8 @@ def _choices(scenario: Scenario) -> list[tuple[str, str, PolicyChoice]]:
         ("low_caching", "caching", policies.low_caching),
         ("prefetch", "prefetch", policies.prefetch),
         ("on_miss", "on_miss", policies.on_miss),
+        ("precision", "precision", policies.precision),
+        ("split", "split", policies.split),
     ]
 
 

@@ -128,7 +128,9 @@ class PoliciesSpec(Spec):
         description="for caching 'scheduled': what to keep and what to prefetch, as `moesim optimum` writes it; "
         "a file, relative to the scenario's",
     )
-    scope: Literal["global", "layer"] = Field("global", description="one GPU cache, or an equal share for each layer")
+    precision: Choice = Field(PolicyChoice(name="uniform"), description="in how many bits each expert is stored")
+    scope: Literal["global", "layer"] = Field("global", description="one GPU cache, or a part for each layer")
+    split: Choice = Field(PolicyChoice(name="equal"), description="how large each layer's part is, with scope: layer")
     rule: Literal["reserve", "evict_after"] = Field(
         "reserve", description="victims leave before a transfer starts, or after the visit (overshooting meanwhile)"
     )

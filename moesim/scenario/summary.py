@@ -201,7 +201,10 @@ class _Summary:
         wanted = self.counted_visits[self.lookup_visit]
         weight, action = self.visits.gates.total[wanted], self.outcome.action[wanted]
         whole = float(weight.sum())
-        low, skipped, substituted = (float(weight[action == kind].sum()) / whole for kind in (LOW, SKIP, SUBSTITUTE))
+        skipped, substituted = (float(weight[action == kind].sum()) / whole for kind in (SKIP, SUBSTITUTE))
+        narrow = np.zeros(len(action), dtype=bool) if self.setup.narrow is None else self.setup.narrow[wanted]
+        in_low = (action == LOW) | (narrow & ~np.isin(action, (SKIP, SUBSTITUTE)))
+        low = float(weight[in_low].sum()) / whole
         return OutputChanged(
             share=low + skipped + substituted, low_precision=low, skipped=skipped, substituted=substituted
         )

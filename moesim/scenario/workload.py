@@ -8,15 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from moesim.errors import ScenarioError
 from moesim.models import ModelSpec
-from moesim.replay.counts import training_uses
 from moesim.scenario.schema import Scenario
 from moesim.traces import RoutingTrace
 from moesim.traces.steps import Steps, closed_loop, recorded
-from moesim.traces.visits import visits_of
+from moesim.traces.visits import Visits, visits_of
 from moesim.transforms import select_requests, stand_in
 
 
@@ -82,12 +80,13 @@ def split_requests(trace: RoutingTrace, scenario: Scenario) -> Split:
     return Split(training, warmup, scored[: workload.requests])
 
 
-def uses_in_training(trace: RoutingTrace, split: Split) -> NDArray[np.int64] | None:
-    """Activations of each key in the training split, where there is one. [layers * experts]"""
+def training_visits(trace: RoutingTrace, split: Split, scenario: Scenario) -> Visits | None:
+    """The training split's visits, at the scenario's batch; None where there is none."""
     if not split.training:
         return None
-    part = select_requests(trace, split.training)
-    return training_uses(visits_of(part, closed_loop(part, split.training)))
+    part, workload = select_requests(trace, split.training), scenario.workload
+    limits = workload.max_prompt, workload.max_output, workload.prefill_chunk
+    return visits_of(part, closed_loop(part, split.training, workload.batch, *limits))
 
 
 def steps_of(trace: RoutingTrace, split: Split, scenario: Scenario) -> Steps:

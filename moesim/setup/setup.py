@@ -20,12 +20,16 @@ LinkDiscipline = Literal["fifo", "demand-first"]
 
 @dataclass(frozen=True)
 class TierSetup:
-    """A tier that holds experts: how many bytes of them, under which policy, split by layer or not."""
+    """A tier that holds experts: how many bytes of them, under which policy, split by layer or not.
+
+    ``layer_bytes``: of each layer's part; default: equal ones. [layers]
+    """
 
     policy: Policy
     capacity_bytes: int
     per_layer: bool = False
     training_uses: Ints | None = None
+    layer_bytes: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class Setup:
         warmup_steps: steps at the start that run but are not counted.
         streamed: experts that pass through, where the on-miss policy streams.
         low: copies in low precision, where the on-miss policy uses them.
+        narrow: whether a lookup's expert is stored in fewer bits than the scenario's precision. [lookups]
     """
 
     visits: Visits
@@ -83,6 +88,7 @@ class Setup:
     warmup_steps: int = 0
     streamed: Form | None = None
     low: Form | None = None
+    narrow: NDArray[np.bool_] | None = None
 
     @property
     def forms(self) -> dict[int, Form]:

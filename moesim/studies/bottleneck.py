@@ -103,7 +103,9 @@ def _changes(run: Run) -> Iterator[Change]:
     times, all_experts = setup.times, int(setup.sizes.sum())
     links = ("PCIe", "flash", "CPU")
     if setup.gpu.capacity_bytes < all_experts:
-        doubled = replace(setup.gpu, capacity_bytes=min(2 * setup.gpu.capacity_bytes, all_experts))
+        parts = setup.gpu.layer_bytes and tuple(2 * part for part in setup.gpu.layer_bytes)
+        capacity = min(2 * setup.gpu.capacity_bytes, all_experts)
+        doubled = replace(setup.gpu, capacity_bytes=capacity, layer_bytes=parts)
         meaning = "GPU memory for experts doubled, at most to all of them"
         yield Change("twice the GPU cache", meaning, links, replace(setup, gpu=doubled))
     if (faster := _NEXT_LINK.get(node.link.name)) is not None and not setup.unified:

@@ -1,0 +1,73 @@
+"""How the GPU's cache is shared out among layers, where each has a part of its own."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.errors import PolicyError, ScenarioError
+from moesim.policies.api import Policy
+from moesim.policies.split import SplitFacts
+from moesim.traces.trace import DECODE
+from moesim.traces.visits import Visits
+
+
+def layer_bytes(policy: Policy, capacity: int, largest: int, top_k: int, training: Visits | None) -> tuple[int, ...]:
+    """Bytes of each layer.
+
+    Args:
+        capacity: of the whole cache, in bytes.
+        largest: bytes of the largest expert, which is a slot.
+        training: the training split's visits.
+
+    Raises:
+        ScenarioError: there is less than one slot for each layer.
+        PolicyError: the split asks for what it is not given.
+    """
+    assert training is not None
+    facts = _facts(training, capacity // largest, top_k)
+    if facts.slots < facts.num_layers:
+        told = f"{facts.slots} slots do not give each of {facts.num_layers} layers one"
+        raise ScenarioError.of("memory.gpu_experts", told, f"at least {facts.num_layers * largest / 2**20:.1f} MiB")
+    slots = np.asarray(policy.module.slots(policy.params, facts))
+    if (slots < 1).any() or slots.sum() > facts.slots:
+        raise PolicyError.of(f"policy {policy.name!r} (split)", f"gives {slots.tolist()}, and there are {facts.slots}")
+    return tuple(int(count) * largest for count in slots)
+
+
+def _facts(training: Visits, slots: int, top_k: int) -> SplitFacts:
+    layers, experts = training.num_layers, training.num_experts
+    uses = np.bincount(training.activation_key, minlength=training.num_keys).reshape(layers, experts)
+    lookups = np.diff(training.lookup_start).reshape(-1, layers)
+    decode = training.steps.phase == DECODE
+    return SplitFacts(
+        num_layers=layers,
+        num_experts=experts,
+        top_k=top_k,
+        slots=slots,
+        uses=uses.astype(np.float64),
+        demand=lookups[decode if decode.any() else slice(None)].mean(axis=0),
+        hits=layer_hits(training),
+    )
+
+
+def layer_hits(visits: Visits) -> NDArray[np.float64]:
+    """LRU's hits in each layer with 0, 1, 2, … experts of space. [layers, experts + 1]
+
+    A lookup hits in a cache that holds more experts than were used in its layer since it was used last; a visit's
+    lookups are all judged before it.
+    """
+    layers, experts = visits.num_layers, visits.num_experts
+    hits = np.zeros((layers, experts + 1))
+    recent: list[list[int]] = [[] for _ in range(layers)]
+    keys, lookups = visits.activation_key.tolist(), visits.lookup_key.tolist()
+    for visit in range(visits.num_visits):
+        stack = recent[visit % layers]
+        for key in lookups[visits.lookup_start[visit] : visits.lookup_start[visit + 1]]:
+            if key in stack:
+                hits[visit % layers, stack.index(key) + 1] += 1
+        for key in keys[visits.activation_start[visit] : visits.activation_start[visit + 1]]:
+            if key in stack:
+                stack.remove(key)
+            stack.insert(0, key)
+    return np.cumsum(hits, axis=1)
