@@ -6,6 +6,7 @@ it brought, and asks are made before a link chooses what goes next, so that a de
 
 from __future__ import annotations
 
+from heapq import heappush
 from typing import Any
 
 import simpy
@@ -24,3 +25,13 @@ class Pause(simpy.Event):
         self._ok = True
         self._value: Any = None
         env.schedule(self, order, delay_s)
+
+
+class Moment(simpy.Event):
+    """An event at a time of the clock, exactly; a timeout's delay, added to the clock, would round."""
+
+    def __init__(self, env: simpy.Environment, at_s: float):
+        super().__init__(env)
+        self._ok = True
+        self._value: Any = None
+        heappush(env._queue, (at_s, ARRIVE, next(env._eid), self))

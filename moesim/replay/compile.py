@@ -29,18 +29,24 @@ from moesim.replay.kernels.blocks import tally, unpack
 from moesim.replay.kernels.distances import lookup_distances, use_distances
 from moesim.replay.kernels.fewest import fewest_misses
 from moesim.replay.kernels.sequential import sequential
+from moesim.replay.kernels.serving import serve
 from moesim.replay.kernels.timeline import timeline
 from moesim.replay.kernels.visits import by_visit
 from moesim.replay.source import module_source
 
 _WITH_A_POLICY = (sequential, by_visit, timeline)
 _WITHOUT = (unpack, tally, use_distances, lookup_distances, fewest_misses)
+#: Kernels without a policy that have a module of their own, so that a change of one compiles no other.
+_ALONE = {"serve": serve}
 #: Small functions are inlined, policies' too, which makes heaps half as fast again; with these it would take a minute.
 _CALLED = tuple(
     f"moesim.replay.kernels.{name}"
     for name in (
         "timeline",
         "link",
+        "serving",
+        "serving_steps",
+        "serving_costs",
     )
 )
 _in_use: set[ModuleType] = set()
@@ -67,7 +73,7 @@ def run(policy: Policy | None, kernel: str, *arguments: Any) -> Any:
     """
     from numba.core.errors import NumbaError
 
-    module = _kernels(None if policy is None else policy.module)
+    module = _alone(kernel) if kernel in _ALONE else _kernels(None if policy is None else policy.module)
     try:
         return getattr(module, kernel)(*_flat(arguments))
     except NumbaError as error:
@@ -83,6 +89,11 @@ def _flat(arguments: Iterable[Any]) -> Iterator[Any]:
             yield from (getattr(argument, field.name) for field in fields(argument))
         else:
             yield argument
+
+
+@cache
+def _alone(kernel: str) -> ModuleType:
+    return _load(kernel, (_ALONE[kernel],), {})
 
 
 @cache

@@ -57,7 +57,7 @@ def _distance(stack: Stack, key: int) -> int:
     number = stack.last[key]
     if number < 0:
         return len(stack.last)
-    found = _ones(stack.mark[number >> WORD] >> (number & 31) >> 1)
+    found = ones(stack.mark[number >> WORD] >> (number & 31) >> 1)
     place = number >> WORD
     for level in range(len(stack.level_start)):
         within = place & 7
@@ -102,7 +102,7 @@ def _number_anew(stack: Stack) -> None:
     stack.next_number[0] = kept
 
 
-def _ones(word: int) -> int:
+def ones(word: int) -> int:
     """How many bits of 32 are set."""
     word = word - ((word >> 1) & _ODD)
     word = (word & _PAIRS) + ((word >> 2) & _PAIRS)
