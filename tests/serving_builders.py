@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -59,11 +60,21 @@ def no_routing() -> Routing:
     """For setups without experts."""
     none, one = np.zeros(1, dtype=np.int64), np.ones(1, dtype=np.int64)
     return Routing(
-        np.zeros((1, 0, 1), np.int64), np.zeros((1, 0, 1), np.int64), np.ones((1, 1), np.int64), none, none, one, none, none, one
+        np.zeros((1, 0, 1), np.int64),
+        np.zeros((1, 0, 1), np.int64),
+        np.ones((1, 1), np.int64),
+        none,
+        none,
+        one,
+        none,
+        none,
+        one,
     )
 
 
-def random_routing(rng: np.random.Generator, experts: int, top_k: int, layers: int, ranks: int, sources: int = 5) -> Routing:
+def random_routing(
+    rng: np.random.Generator, experts: int, top_k: int, layers: int, ranks: int, sources: int = 5
+) -> Routing:
     """Prompts of 7 rows in one group, outputs of 9 rows in another."""
     prompt, output = 7, 9
     rows = sources * (prompt + output)
@@ -127,7 +138,7 @@ def random_setup(seed: int) -> ServingSetup:
     edges = [0, *cuts, count]
     stretches = [
         Requests(*(getattr(requests, name)[low:high] for name in ("arrival_s", "prompt", "output", "source")))
-        for low, high in zip(edges, edges[1:], strict=False)
+        for low, high in itertools.pairwise(edges)
     ]
     return ServingSetup(
         costs=random_costs(rng, tokens, limits.requests, experts, top_k, layers),

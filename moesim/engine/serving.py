@@ -116,6 +116,7 @@ class _Service:
         whole = blocks_for(prompt + output - 1 - request.computed, size) + limits.shared_prefix // size
         if whole > limits.blocks or (not limits.chunked and prompt + output > limits.tokens):
             self.rejected += 1
+            self._think_again()
             return
         self._route(self.prefilling).put(request)
 
@@ -139,8 +140,12 @@ class _Service:
         self._route(self.decoding).put(request)
 
     def leave(self, request: Served) -> None:
-        """A request is through; its user thinks of the next one."""
+        """A request is through."""
         self.ended.append(request)
+        self._think_again()
+
+    def _think_again(self) -> None:
+        """In a closed loop, a user whose request has left the system comes back with the next one."""
         think_s = next(self._think, None)
         if think_s is not None:
             self.env.process(self._user(think_s))
@@ -293,7 +298,12 @@ class _Replica:
         if token < request.prompt:
             low, start, high = routing.prompt_low, routing.prompt_start, routing.prompt_high
         else:
-            low, start, high, token = routing.output_low, routing.output_start, routing.output_high, token - request.prompt
+            low, start, high, token = (
+                routing.output_low,
+                routing.output_start,
+                routing.output_high,
+                token - request.prompt,
+            )
         size = int(high[source] - low[source])
         return int(low[source]) + (int(start[source] - low[source]) + token) % size
 
@@ -312,5 +322,8 @@ def shared(limits: Limits, prompt: int) -> int:
 def _bits(words: Any) -> set[int]:
     """The experts of a mask."""
     return {
-        word * WORD_BITS + bit for word, bits in enumerate(words.tolist()) for bit in range(WORD_BITS) if bits >> bit & 1
+        word * WORD_BITS + bit
+        for word, bits in enumerate(words.tolist())
+        for bit in range(WORD_BITS)
+        if bits >> bit & 1
     }

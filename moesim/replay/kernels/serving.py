@@ -49,7 +49,6 @@ from moesim.replay.kernels.serving_state import (
     PRODUCED,
     PROMPT,
     REJECTED,
-    REQUESTS_MOST,
     ROW,
     RUNNING,
     RUNNING_S,
@@ -88,42 +87,49 @@ def serve(
 ) -> int:  # fmt: skip
     """Run until all is done, or until something is wanted: more requests, room for ended ones, slots."""
     while True:
-        step, first = np.inf, -1
-        for replica in range(len(replicas.end_s)):
-            if replicas.end_s[replica] < step:
-                step, first = replicas.end_s[replica], replica
+        first = _first_to_end(replicas)
+        step = replicas.end_s[first]
         event = events.time_s[0] if scalars.number[EVENTS] > 0 else np.inf
-        arrival = np.inf
-        if rules.limit[USERS] == 0:
-            if scalars.number[ROW] < len(stretch.arrival_s):
-                arrival = stretch.arrival_s[scalars.number[ROW]]
-            elif rules.limit[FINAL] == 0:
-                return WANTS_REQUESTS
+        arrival = _next_arrival(rules, stretch, scalars)
+        if arrival < 0:
+            return WANTS_REQUESTS
         now = min(arrival, min(event, step))
         if now > scalars.second[NOW]:
             _start_steps(costs, routing, rules, slots, replicas, use, scratch, scalars)
-            if _soonest(replicas) < step:
+            if replicas.end_s[_first_to_end(replicas)] < step:
                 continue
             if now == np.inf:
                 return DONE
             _advance(use, scalars, now)
-        if scalars.number[FREE] == 0 and (arrival <= now or event <= now):
+        if scalars.number[FREE] == 0 and min(arrival, event) <= now:
             return WANTS_SLOTS
         if scalars.number[ENDED] + replicas.running.shape[1] >= len(ended.number):
             return WANTS_ROOM
         if arrival <= now:
-            _arrive(rules, stretch, slots, replicas, use, scalars)
+            _arrive(rules, stretch, slots, replicas, events, use, scalars)
         elif event <= now:
             _take_event(rules, stretch, slots, replicas, events, use, scalars)
-        elif step <= now:
+        else:
             _end_step(rules, stretch, slots, replicas, events, use, ended, scalars, first)
 
 
-def _soonest(replicas: Replicas) -> float:
-    soonest = np.inf
-    for replica in range(len(replicas.end_s)):
-        soonest = min(soonest, replicas.end_s[replica])
-    return soonest
+def _first_to_end(replicas: Replicas) -> int:
+    """The replica whose step ends first (the first of them)."""
+    first = 0
+    for replica in range(1, len(replicas.end_s)):
+        if replicas.end_s[replica] < replicas.end_s[first]:
+            first = replica
+    return first
+
+
+def _next_arrival(rules: Rules, stretch: Stretch, scalars: Scalars) -> float:
+    """When the next request of an open workload comes; infinite: none does; below 0: the next stretch says."""
+    if rules.limit[USERS] > 0:
+        return np.inf
+    if scalars.number[ROW] < len(stretch.arrival_s):
+        arrival: float = stretch.arrival_s[scalars.number[ROW]]
+        return arrival
+    return np.inf if rules.limit[FINAL] > 0 else -1.0
 
 
 def _start_steps(
@@ -181,7 +187,9 @@ def _note(use: Use, scalars: Scalars, column: int, amount: float) -> None:
     use.timeline[int(scalars.second[NOW] / scalars.second[INTERVAL_S]), column] += amount
 
 
-def _arrive(rules: Rules, stretch: Stretch, slots: Slots, replicas: Replicas, use: Use, scalars: Scalars) -> None:
+def _arrive(
+    rules: Rules, stretch: Stretch, slots: Slots, replicas: Replicas, events: Events, use: Use, scalars: Scalars
+) -> None:
     """The next request of the stretch comes; one that could never run is turned away."""
     row, number = scalars.number[ROW], scalars.number
     number[ROW] += 1
@@ -191,6 +199,7 @@ def _arrive(rules: Rules, stretch: Stretch, slots: Slots, replicas: Replicas, us
     whole = (prompt + output - 1 - shared + size - 1) // size + rules.limit[SHARED] // size
     if whole > rules.limit[BLOCKS_ALL] or (rules.limit[CHUNKED] == 0 and prompt + output > rules.limit[TOKENS_MOST]):
         number[REJECTED] += 1
+        _think(rules, stretch, events, scalars)
         return
     number[FREE] -= 1
     slot = slots.free[number[FREE]]
@@ -232,7 +241,7 @@ def _take_event(
     """A user sends a request, or a KV cache reaches a decoding replica."""
     slot = _pop(events, scalars)
     if slot < 0:
-        _arrive(rules, stretch, slots, replicas, use, scalars)
+        _arrive(rules, stretch, slots, replicas, events, use, scalars)
         return
     left = slots.number[slot, HOME]
     release(slots, replicas, scalars, left, slot)
@@ -304,7 +313,7 @@ def _leave(
     rules: Rules, stretch: Stretch, slots: Slots, replicas: Replicas, events: Events, use: Use, ended: Ended,
     scalars: Scalars, replica: int, slot: int,
 ) -> None:  # fmt: skip
-    """A request is through; in a closed loop its user thinks of the next one."""
+    """A request is through."""
     release(slots, replicas, scalars, replica, slot)
     row, number = scalars.number[ENDED], slots.number
     for column in range(4):
@@ -321,6 +330,11 @@ def _leave(
     slots.free[scalars.number[FREE]] = slot
     scalars.number[FREE] += 1
     _note(use, scalars, FINISHED, 1.0)
+    _think(rules, stretch, events, scalars)
+
+
+def _think(rules: Rules, stretch: Stretch, events: Events, scalars: Scalars) -> None:
+    """In a closed loop, a user whose request has left the system comes back with the next one."""
     if rules.limit[USERS] > 0 and scalars.number[CLAIMED] < len(stretch.arrival_s):
         think = stretch.arrival_s[scalars.number[CLAIMED]]
         scalars.number[CLAIMED] += 1

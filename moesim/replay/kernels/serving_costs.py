@@ -10,6 +10,7 @@ from typing import Any
 
 from moesim.setup.serving import StepCosts
 
+
 def below(axis: Any, value: float) -> int:
     """The last place, but the very last, of an ascending axis that is not above ``value`` (the first if all are)."""
     low, high = 0, len(axis) - 1
