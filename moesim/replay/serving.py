@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -217,8 +217,3 @@ class _Run:
         self._latency_s += float((second[:, 3] - second[:, 0]).sum())
         if count:
             self._observe(Batch(*second.T, *number.T))
-
-
-def scaled(setup: ServingSetup, **limits: int) -> ServingSetup:
-    """A setup with other limits."""
-    return replace(setup, limits=replace(setup.limits, **limits))

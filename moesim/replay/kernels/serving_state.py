@@ -223,7 +223,8 @@ def no_use(costs: StepCosts) -> Use:
     """Nothing used yet."""
     tables = (costs.dense_s, costs.head_s, costs.host_s, costs.decode_s, costs.prefill_s, costs.expert_s)
     gap, timeline = np.zeros(GAP_BINS, dtype=np.int64), np.zeros((INTERVALS, 6))
-    return Use(*(np.zeros(np.shape(table)) for table in tables), gap, timeline)
+    dense, head, host, decode, prefill, expert = (np.zeros(np.shape(table)) for table in tables)
+    return Use(dense, head, host, decode, prefill, expert, gap, timeline)
 
 
 def scratch_of(routing: Routing) -> Scratch:
