@@ -29,6 +29,9 @@ from numpy.typing import ArrayLike
 
 from moesim.costs.fitted import Constant, Constants, Floats, Form, Peaks, Terms, Work, overlapped
 
+#: What adds up over a step's requests, in a load; the rest are ``longest`` and the mean ``seq``.
+DECODE_SUMS = ("batch", "keys", "key_tiles")
+PREFILL_SUMS = ("batch", "queries", "past", "pairs", "query_blocks")
 _TILE = 64
 _QUERIES = 128
 _UNDIVIDED = 2048

@@ -10,8 +10,8 @@ another one; its kind is then ``assumed``, whatever the constants'.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 import numpy as np
@@ -19,20 +19,22 @@ from numpy.typing import ArrayLike, NDArray
 
 from moesim.costs import attention, collective, dispatch, gemm, moe_layer
 from moesim.costs.devices import arithmetic
-from moesim.costs.fitted import Floats, Form, Peaks, Terms, Work, peaks_of, total
+from moesim.costs.fitted import Form, Peaks, Work, peaks_of
 from moesim.costs.moe_kernels import FIXED_TILES, moe_stack, tuned_shapes
-from moesim.hardware import GpuSpec, Kind, load_link, weakest
+from moesim.costs.part import Basis, Constant, How, Part, also, card_constant, choose
+from moesim.hardware import GpuSpec, Sourced, load_link
 from moesim.hardware.fits import Fit, FitKey, find, shipped_fits
+from moesim.hardware.override import SOURCE as OVERRIDE
 from moesim.models import Precision, get_precision
 
-Bools = NDArray[np.bool_]
-How = Literal["fitted", "class", "card", "assumed"]
 #: A kernel of a replayed CUDA graph starts after so much of a launch in a stream: 1.3 us of 2.5 on an H200, 1.4 of 2.7
 #: on an A100 (te42kyfo/gpu-benches, kernel repeated on 64 kB).
 GRAPH_LAUNCH = 0.52
 #: vLLM's own all-reduce takes messages up to so many bytes (``max_size`` of ``CustomAllreduce``), NCCL the others.
 CUSTOM_ALL_REDUCE_BYTES = 8 * 2**20
 _BF16 = get_precision("bf16")
+#: Operations that are one kernel each, on all SMs.
+_SINGLE_KERNELS = ("gemm", "attention_decode", "attention_prefill")
 
 
 @dataclass(frozen=True)
@@ -41,77 +43,6 @@ class Software:
 
     engine: Literal["vllm", "sglang", "trtllm"] = "vllm"
     cuda_graphs: bool = True
-
-
-@dataclass(frozen=True)
-class Basis:
-    """What a price rests on.
-
-    Attributes:
-        how: ``fitted`` on this GPU, of the ``class`` of GPUs, from the GPU's ``card``, or ``assumed`` here.
-        kind: of the weakest constant, inside of the fitted range.
-        constants: by name, seconds and shares.
-    """
-
-    operation: str
-    stack: str
-    how: How
-    kind: Kind
-    source: str
-    constants: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Part:
-    """Seconds of one kind of operation, and how well they are known.
-
-    Attributes:
-        terms: seconds by name; they add up to :attr:`seconds`. Arrays of one shape.
-        extrapolated: where a size lies outside of what the constants were fitted to. [same]
-        reasons: in words, what lies outside anywhere.
-    """
-
-    name: str
-    terms: Terms
-    basis: Basis
-    extrapolated: Bools
-    reasons: tuple[str, ...] = ()
-
-    @property
-    def seconds(self) -> Floats:
-        """The sum of the terms."""
-        return total(self.terms)
-
-    def times(self, count: ArrayLike, name: str = "") -> Part:
-        """So many of them one after the other."""
-        number = np.asarray(count, dtype=np.float64)
-        terms = {key: np.asarray(value * number) for key, value in self.terms.items()}
-        return replace(self, terms=terms, name=name or self.name)
-
-    def total(self) -> Part:
-        """The sum over the last axis: layers one after the other."""
-        terms = {key: np.asarray(value.sum(axis=-1)) for key, value in self.terms.items()}
-        return replace(self, terms=terms, extrapolated=np.asarray(self.extrapolated.any(axis=-1)))
-
-    def __add__(self, other: Part) -> Part:
-        """One after the other, as the first's name, on the weaker basis of the two."""
-        names = dict.fromkeys((*self.terms, *other.terms))
-        zero = np.zeros(())
-        terms = {name: self.terms.get(name, zero) + other.terms.get(name, zero) for name in names}
-        shape = np.broadcast_shapes(*(value.shape for value in terms.values()))
-        terms = {name: np.broadcast_to(value, shape) for name, value in terms.items()}
-        weaker = self if weakest((self.basis.kind, other.basis.kind)) == self.basis.kind else other
-        outside = np.broadcast_to(self.extrapolated | other.extrapolated, shape)
-        reasons = tuple(dict.fromkeys((*self.reasons, *other.reasons)))
-        return Part(self.name, terms, weaker.basis, outside, reasons)
-
-    def by_kind(self) -> dict[Kind, Floats]:
-        """Seconds by how well they are known: what is extrapolated counts as assumed."""
-        seconds = self.seconds
-        known = np.where(self.extrapolated, 0.0, seconds)
-        if self.basis.kind == "assumed":
-            return {"assumed": seconds}
-        return {self.basis.kind: known, "assumed": seconds - known}
 
 
 class Kernels:
@@ -132,15 +63,12 @@ class Kernels:
         launch = gpu.kernel_launch.value * (GRAPH_LAUNCH if self.software.cuda_graphs else 1.0)
         moved = np.asarray(num_bytes, dtype=np.float64)
         rate = gpu.memory_bandwidth.value * gpu.memory_efficiency.value
-        numbers = (gpu.kernel_launch, gpu.memory_bandwidth, gpu.memory_efficiency)
-        basis = Basis(
-            "elementwise",
-            self.software.engine,
-            "card",
-            weakest(number.kind for number in numbers),
-            f"hardware card {gpu.name}",
-            {"launch": launch, "bandwidth_share": gpu.memory_efficiency.value},
+        constants = (
+            card_constant("gpu.kernel_launch", gpu.kernel_launch, "s"),
+            card_constant("gpu.memory_bandwidth", gpu.memory_bandwidth, "B/s"),
+            card_constant("gpu.memory_efficiency", gpu.memory_efficiency, "1"),
         )
+        basis = Basis("elementwise", self.software.engine, "card", constants)
         terms = {"launch": np.where(moved > 0, launch * kernels, 0.0), "memory": moved / rate}
         return Part(name, terms, basis, np.zeros(moved.shape, dtype=bool))
 
@@ -160,7 +88,7 @@ class Kernels:
         stack = self._decode_stack().replace("decode", "prefill")
         part = self._attention("attention prefill", attention.PREFILL, stack, shape, load, kv_bytes)
         chunked = np.broadcast_to(load["past"] > 0, part.extrapolated.shape)
-        return _also(part, chunked, "queries after positions in the cache; fitted without")
+        return also(part, chunked, "queries after positions in the cache; fitted without")
 
     def moe_layer(self, work: Work, stored: Precision = _BF16) -> Part:
         """A fused MoE layer on one rank.
@@ -199,7 +127,7 @@ class Kernels:
         custom = "vllm_vLLM_custom" if self.software.engine == "vllm" else "sglang_SGLang_CustomAllReduce"
         stack = f"{custom}_{'graph' if self.software.cuda_graphs else 'eager'} all_reduce"
         small = self._price(name or operation, collective.FORM, stack, work, sent > 0)
-        return _choose(sent <= CUSTOM_ALL_REDUCE_BYTES, small, part)
+        return choose(sent <= CUSTOM_ALL_REDUCE_BYTES, small, part)
 
     def dispatch(self, operation: str, mode: str, work: Work) -> Part:
         """``dispatch`` or ``combine`` of expert parallelism (:mod:`moesim.costs.dispatch`), one node.
@@ -236,7 +164,7 @@ class Kernels:
         form: Form,
         stack: str,
         work: Work,
-        present: Bools,
+        present: NDArray[np.bool_],
         stored: Precision = _BF16,
         fitted_in: str = "bf16",
     ) -> Part:
@@ -244,14 +172,18 @@ class Kernels:
         if found is None:  # the class has constants over all stacks for every operation
             raise KeyError(f"no constants for {form.operation}")
         fit, how = found[0], cast(How, found[1])
-        peaks = self._peaks(stored)
-        terms = {key: np.where(present, value, 0.0) for key, value in form.terms(work, peaks, fit.constants).items()}
-        kind = fit.kind if how == "fitted" else weakest((fit.kind, *self._datasheet_kinds(stored, form)))
-        basis = Basis(
-            form.operation, fit.stack, "fitted" if how == "fitted" else "class", kind, fit.source, fit.constants
-        )
+        replaced = self._overrides(fit.constants)
+        constants = {**fit.constants, **{name: number.value for name, number in replaced.items()}}
+        terms = dict(form.terms(work, self._peaks(stored), constants))
+        if form.operation in _SINGLE_KERNELS and not self.software.cuda_graphs:
+            terms["launch"] = terms["launch"] + self.gpu.kernel_launch.value * (1 - GRAPH_LAUNCH)
+        terms = {key: np.where(present, value, 0.0) for key, value in terms.items()}
+        basis = Basis(form.operation, fit.stack, how, self._constants(form, fit, how, stored, replaced))
         shape = next(iter(terms.values())).shape
-        extrapolated, reasons = outside_of(fit, work, shape)
+        extrapolated, reasons = outside_of(fit, work, shape, present)
+        if self.gpu.compute_capability is None:
+            extrapolated = np.ones(shape, dtype=bool)
+            reasons = (*reasons, "not an NVIDIA GPU, and the constants are of NVIDIA GPUs")
         if stored.bits_per_weight != 16 and fitted_in != stored.name:
             extrapolated = np.ones(shape, dtype=bool)
             reasons = (*reasons, f"weights in {stored.name}; fitted in {fitted_in}")
@@ -266,34 +198,46 @@ class Kernels:
             return peaks
         return replace(peaks, link_bytes_per_s=load_link(self.gpu.link).bandwidth_raw.value)
 
-    def _datasheet_kinds(self, stored: Precision, form: Form) -> Sequence[Kind]:
+    def _constants(
+        self, form: Form, fit: Fit, how: How, stored: Precision, replaced: Mapping[str, Sourced[float]]
+    ) -> tuple[Constant, ...]:
+        """The fit's constants or what the user put in their place, and the card's peaks.
+
+        Peaks of a GPU that the constants were fitted on cancel, unless the user replaced them.
+        """
+        source = fit.source if how == "fitted" else f"{fit.source}; of the class, from {', '.join(fit.gpus)}"
+        units = {constant.name: "s" if constant.unit == "us" else "1" for constant in form.constants}
+        own = [
+            card_constant(f"{form.operation}.{name}", replaced[name], units[name])
+            if name in replaced
+            else Constant(f"{form.operation}.{name}", value, units[name], source, fit.kind)
+            for name, value in fit.constants.items()
+        ]
+        gpu, rate = self.gpu, arithmetic(self.gpu.compute, stored.compute)
+        peaks = [("memory_bandwidth", gpu.memory_bandwidth, "B/s"), (f"compute.{rate}", gpu.compute[rate], "FLOP/s")]
+        found = [card_constant(f"gpu.{name}", number, unit) for name, number, unit in peaks]
+        if form.operation in _SINGLE_KERNELS and gpu.sm_count is not None:
+            found.append(card_constant("gpu.sm_count", gpu.sm_count, "1"))
+        return (*own, *(number for number in found if how == "class" or number.source == OVERRIDE))
+
+    def _overrides(self, constants: Mapping[str, float]) -> dict[str, Sourced[float]]:
+        """Constants that the user replaced on the card: their word goes before any fit."""
         gpu = self.gpu
-        numbers = [gpu.memory_bandwidth.kind, gpu.compute[arithmetic(gpu.compute, stored.compute)].kind]
-        if form.operation in ("gemm", "attention_decode", "attention_prefill"):
-            numbers.append(gpu.sm_count.kind if gpu.sm_count else "assumed")
-        return numbers
+        numbers = {
+            "bandwidth_share": gpu.memory_efficiency,
+            "arithmetic_share": gpu.compute_efficiency,
+            "launch": gpu.kernel_launch,
+        }
+        return {name: number for name, number in numbers.items() if name in constants and number.source == OVERRIDE}
 
 
-def outside_of(fit: Fit, work: Work, shape: tuple[int, ...]) -> tuple[Bools, tuple[str, ...]]:
+def outside_of(
+    fit: Fit, work: Work, shape: tuple[int, ...], present: NDArray[np.bool_]
+) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
     """Where a size of ``work`` lies outside of the range that constants were fitted to, and in words which."""
     outside, reasons = np.zeros(shape, dtype=bool), []
     for name, (low, high) in fit.fitted_range.items():
-        if name in work and (beyond := (work[name] < low) | (work[name] > high)).any():
+        if name in work and (beyond := ((work[name] < low) | (work[name] > high)) & present).any():
             outside = outside | beyond
-            reasons.append(f"{name} outside of {low:g} to {high:g}")
+            reasons.append(f"{name} not {low:g}" if low == high else f"{name} outside of {low:g} to {high:g}")
     return outside, tuple(reasons)
-
-
-def _also(part: Part, where: Bools, reason: str) -> Part:
-    if not where.any():
-        return part
-    return replace(part, extrapolated=part.extrapolated | where, reasons=(*part.reasons, reason))
-
-
-def _choose(first: Bools, one: Part, other: Part) -> Part:
-    """``one`` where ``first``, else ``other``; they rest on the same kind, and on the weaker basis altogether."""
-    terms = {name: np.where(first, one.terms[name], other.terms[name]) for name in one.terms}
-    weaker = one if weakest((one.basis.kind, other.basis.kind)) == one.basis.kind else other
-    reasons = tuple(dict.fromkeys((*one.reasons, *other.reasons)))
-    outside = np.where(first, one.extrapolated, other.extrapolated)
-    return Part(one.name, terms, weaker.basis, outside, reasons)

@@ -1,4 +1,8 @@
-"""All seconds of an offloading node's workload, evaluated once into arrays."""
+"""All seconds of an offloading node's workload, evaluated once into arrays.
+
+The GPU's work is priced by the fitted forms (:mod:`moesim.costs.kernels`), routed experts one by one as an offloading
+runtime computes them; kernels are launched in a stream, since what runs next depends on what has arrived.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +11,23 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.costs.devices import cpu_device, gpu_device
-from moesim.costs.operations import Context, Pricer, context_of
-from moesim.costs.roofline import OpTime, roofline
+from moesim.costs.charges import Charge, Ledger, add, charges, columns, op_time
+from moesim.costs.cpu_expert import cpu_expert_s
+from moesim.costs.kernels import Kernels, Software
+from moesim.costs.layers import Layers
+from moesim.costs.part import Part
+from moesim.costs.roofline import OpTime
+from moesim.costs.step_contexts import contexts_of, turns_of
 from moesim.costs.transfer import transfer_s
 from moesim.hardware import Node
-from moesim.models import ModelSpec, parameters
-from moesim.models.precision import Precision, Precisions
+from moesim.models import ModelSpec, Precision, Precisions, parameters
 from moesim.traces.trace import RoutingTrace
 from moesim.traces.visits import Visits
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+#: No CUDA graphs: the next kernel depends on what has arrived.
+SOFTWARE = Software(cuda_graphs=False)
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,7 @@ class Times:
         copy_s: an expert from host to GPU memory. [keys]
         read_s: an expert from flash to host memory (to the GPU's, where memory is unified). [keys]
         cpu_s: a routed expert on the CPU, with its activations' way there and back. [lookups]
+        charges: what the GPU's seconds are for, and what they rest on; empty where nothing is known of that.
     """
 
     before: OpTime
@@ -42,6 +52,7 @@ class Times:
     copy_s: Floats
     read_s: Floats
     cpu_s: Floats
+    charges: tuple[Charge, ...] = ()
 
 
 def node_times(
@@ -52,21 +63,24 @@ def node_times(
     Args:
         sizes: bytes of each expert. [keys]
     """
-    pricer = _pricer(spec, precisions, node)
-    steps = visits.steps
-    context = context_of(steps, trace.request, trace.position, spec)
-    tokens = steps.tokens
-    before, tail = _before(pricer, tokens, context)
-    after = tail + pricer.output_head(_sequences(visits, trace))
+    work = _GpuWork(spec, precisions, node, trace, visits)
+    expert = _experts(spec, precisions, node, visits)
     copy_s, read_s = _transfers(node, sizes)
+    num_visits, lookups, steps = visits.num_visits, len(visits.lookup_key), visits.steps.num_steps
     return Times(
-        before=before,
-        shared=_repeat(pricer.shared_experts(tokens), visits.num_layers),
-        expert=pricer.expert(visits.lookup_tokens),
-        after=after,
+        before=op_time(work.before, (num_visits,)),
+        shared=op_time(work.shared, (num_visits,)),
+        expert=op_time(expert, (lookups,)),
+        after=op_time(work.after, (steps,)),
         copy_s=copy_s,
         read_s=read_s,
         cpu_s=_cpu(spec, precisions, node, visits),
+        charges=(
+            *charges(work.before, "before", (num_visits,)),
+            *charges(work.shared, "shared", (num_visits,)),
+            *charges(expert, "expert", (lookups,)),
+            *charges(work.after, "after", (steps,)),
+        ),
     )
 
 
@@ -78,6 +92,7 @@ class FormTimes:
     read_s: Floats
     expert: OpTime
     cpu_s: Floats
+    charges: tuple[Charge, ...]
 
 
 def form_times(
@@ -89,20 +104,12 @@ def form_times(
         precision: of the experts.
         sizes: bytes of each. [keys]
     """
-    stored = replace(precisions, experts=precision)
-    expert = _pricer(spec, stored, node).expert(visits.lookup_tokens)
-    return FormTimes(*_transfers(node, sizes), expert, _cpu(spec, stored, node, visits))
-
-
-def _pricer(spec: ModelSpec, precisions: Precisions, node: Node) -> Pricer:
-    return Pricer(
-        spec=spec,
-        dense=precisions.dense,
-        experts=precisions.experts,
-        dense_device=gpu_device(node.gpu, precisions.dense.compute),
-        expert_device=gpu_device(node.gpu, precisions.experts.compute),
-        kv_bytes_per_element=precisions.kv_bytes_per_element,
-    )
+    stored, shape = replace(precisions, experts=precision), (len(visits.lookup_key),)
+    own = _experts(spec, stored, node, visits)
+    expert = {(name := f"{part.name} in {precision.name}"): replace(part, name=name) for part in own.values()}
+    cpu_s = _cpu(spec, stored, node, visits)
+    charged = tuple(charges(expert, "expert", shape))
+    return FormTimes(*_transfers(node, sizes), op_time(expert, shape), cpu_s, charged)
 
 
 def _transfers(node: Node, sizes: Ints) -> tuple[Floats, Floats]:
@@ -112,43 +119,69 @@ def _transfers(node: Node, sizes: Ints) -> tuple[Floats, Floats]:
     return transfer_s(sizes, node.link.latency.value, node.link.bandwidth.value), transfer_s(sizes, latency, flash)
 
 
-def _before(pricer: Pricer, tokens: Ints, context: Context) -> tuple[OpTime, OpTime]:
-    """What stands between the routers' results: for each visit, and past the last MoE layer for each step."""
-    spec = pricer.spec
-    moe_layers = set(spec.moe_layer_indices)
-    passed = _nothing(len(tokens))
-    columns = []
-    for layer in range(spec.num_layers):
-        passed = passed + pricer.attention(layer, tokens, context)
-        if layer in moe_layers:
-            columns.append(passed + pricer.router(tokens))
-            passed = _nothing(len(tokens))
-        else:
-            passed = passed + pricer.dense_ffn(tokens)
-    parts = ("compute_s", "memory_s", "launch_s")
-    stacked = (np.stack([getattr(column, part) for column in columns], axis=1).reshape(-1) for part in parts)
-    return OpTime(*stacked), passed
+def _experts(spec: ModelSpec, precisions: Precisions, node: Node, visits: Visits) -> Ledger:
+    """Routed experts one by one. [lookups]"""
+    counts, of_lookup = np.unique(visits.lookup_tokens, return_inverse=True)
+    parts = Layers(spec, precisions, Kernels(node.gpu, SOFTWARE)).expert(counts.astype(np.float64))
+    return {part.name: part.at(of_lookup) for part in parts}
 
 
-def _sequences(visits: Visits, trace: RoutingTrace) -> Ints:
-    """Requests of each step: each gets one token from the output head."""
-    steps = visits.steps
-    step = np.repeat(np.arange(steps.num_steps), steps.tokens)
-    pair = np.unique(np.stack([step, np.asarray(trace.request)[steps.row].astype(np.int64)]), axis=1)
-    return np.bincount(pair[0], minlength=steps.num_steps).astype(np.int64)
+class _GpuWork:
+    """What the GPU computes, as a ledger of operations for each of the engine's times."""
+
+    def __init__(self, spec: ModelSpec, precisions: Precisions, node: Node, trace: RoutingTrace, visits: Visits):
+        self._spec = spec
+        self._layers = Layers(spec, precisions, Kernels(node.gpu, SOFTWARE))
+        steps = visits.steps
+        turns = turns_of(steps, trace.request, trace.position)
+        windows = {_window(spec, layer): None for layer in range(spec.num_layers)}
+        self._contexts = contexts_of(turns, steps.num_steps, windows)
+        self._counts, self._of_step = np.unique(steps.tokens, return_inverse=True)
+        self._passed: dict[tuple[int, float, int, bool], list[Part]] = {}
+        ledgers, passed = self._columns()
+        sequences = np.bincount(turns.step, minlength=steps.num_steps).astype(np.float64)
+        self.before = columns(ledgers, steps.num_steps)
+        self.after = add(passed, self._layers.head(sequences))
+        shared = add({}, self._at_steps(self._layers.shared_experts(self._counts.astype(np.float64))))
+        self.shared = {
+            name: part.at(np.repeat(np.arange(steps.num_steps), visits.num_layers)) for name, part in shared.items()
+        }
+
+    def _columns(self) -> tuple[list[Ledger], Ledger]:
+        """What stands before each MoE layer's router result, layer by layer; and past the last, for each step."""
+        spec, moe_layers = self._spec, set(self._spec.moe_layer_indices)
+        ledgers: list[Ledger] = []
+        passed: Ledger = {}
+        for layer in range(spec.num_layers):
+            passed = add(passed, self._layer(layer, layer in moe_layers))
+            if layer in moe_layers:
+                ledgers.append(passed)
+                passed = {}
+        return ledgers, passed
+
+    def _layer(self, layer: int, has_experts: bool) -> list[Part]:
+        """Attention and router of a layer, or attention and dense network. Layers that are alike are priced once."""
+        spec, window = self._spec, _window(self._spec, layer)
+        times = 2 if 0 < spec.num_encoder_layers <= layer else 1  # a decoder's layers attend to the encoder, too
+        key = (id(spec.mixer(layer)), window, times, has_experts)
+        if key not in self._passed:
+            counts, layers, mixer = self._counts.astype(np.float64), self._layers, spec.mixer(layer)
+            parts = self._at_steps(layers.mixer(mixer, counts)) + layers.attention(mixer, window, self._contexts)
+            network = layers.router(counts) if has_experts else layers.dense_ffn(counts)
+            self._passed[key] = [part.times(times) for part in parts] + self._at_steps(network)
+        return self._passed[key]
+
+    def _at_steps(self, parts: list[Part]) -> list[Part]:
+        """Parts that were priced for each token count, as parts of each step."""
+        return [part.at(self._of_step) for part in parts]
+
+
+def _window(spec: ModelSpec, layer: int) -> float:
+    return float(parameters.attention_window(spec, layer) or 0)
 
 
 def _cpu(spec: ModelSpec, precisions: Precisions, node: Node, visits: Visits) -> Floats:
-    """Weights from DRAM or arithmetic, whichever is longer, and bf16 activations over the link both ways."""
-    weights = parameters.expert_params(spec)
-    op = roofline(2 * weights * visits.lookup_tokens, precisions.experts.bytes_for(weights), 0, cpu_device(node.cpu))
+    """The expert on the CPU, and its tokens' bf16 activations over the link both ways."""
     activations = 2 * spec.hidden_size * visits.lookup_tokens
-    return op.total_s + 2 * transfer_s(activations, node.link.latency.value, node.link.bandwidth.value)
-
-
-def _nothing(count: int) -> OpTime:
-    return OpTime(np.zeros(count), np.zeros(count), np.zeros(count))
-
-
-def _repeat(op: OpTime, times: int) -> OpTime:
-    return OpTime(np.repeat(op.compute_s, times), np.repeat(op.memory_s, times), np.repeat(op.launch_s, times))
+    copies = 2 * transfer_s(activations, node.link.latency.value, node.link.bandwidth.value)
+    return cpu_expert_s(visits.lookup_tokens, spec, precisions.experts, node.cpu) + copies

@@ -14,7 +14,7 @@ The interface for serving and expert parallelism::
     price.host(requests)                       -> Part         what the host adds to a step
     price.forward(Step(...))                   -> Pass         all of it
 
-Every argument broadcasts over numpy arrays (one entry for each step); every :class:`~moesim.costs.kernels.Part` has
+Every argument broadcasts over numpy arrays (one entry for each step); every :class:`~moesim.costs.part.Part` has
 named terms in seconds, the constants that they rest on (``basis``: fitted here, of the class, from the card, assumed)
 and where it is ``extrapolated``. Dense parts depend on the token count alone: price ``np.arange(max_tokens + 1)`` once
 and look up.
@@ -28,28 +28,22 @@ stage, one stage after the other, and ``stages()`` adds the transfers between th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from moesim.costs.attention import decode_load, even_decode_load, even_prefill_load, prefill_load
-from moesim.costs.fitted import Floats
-from moesim.costs.kernels import Basis, Kernels, Part, Software
+from moesim.costs.kernels import Kernels, Software
+from moesim.costs.layers import Layers
 from moesim.costs.parallel import Parallel
-from moesim.costs.products import (
-    Product,
-    ffn_products,
-    head_shape,
-    mixer_products,
-    shared_width,
-    state_elements,
-)
+from moesim.costs.part import Basis, Constant, Part
+from moesim.costs.products import shared_width
 from moesim.costs.step import Contexts, Pass, Step
 from moesim.hardware import GpuSpec
 from moesim.hardware.fits import Fit, FitKey
-from moesim.models import ModelSpec, Precision, Precisions, parameters
+from moesim.models import ModelSpec, Precisions, parameters
 from moesim.models.attention import Mixer
 
 __all__ = ["Contexts", "Parallel", "Part", "Pass", "Resident", "Software", "Step", "rank_load"]
@@ -60,9 +54,6 @@ Ints = NDArray[np.int64]
 HOST_STEP_S, HOST_REQUEST_S = 0.5e-3, 3e-6
 #: Without CUDA graphs, a kernel every so often is what a Python host launches. Assumed.
 EAGER_KERNEL_S = 6e-6
-#: Bytes of each logit that a sampler moves: written in bf16, read, kept in fp32, and read once more for the choice.
-_SAMPLED_BYTES = 2 + 2 + 4 + 4
-_STATE_CHUNK = 64
 
 
 class Resident:
@@ -85,6 +76,7 @@ class Resident:
         self.parallel = parallel or Parallel()
         self.kernels = Kernels(gpu, software, fits)
         self.parallel.check(spec)
+        self.layers = Layers(spec, precisions, self.kernels, self.parallel.tp)
 
     def contexts(self, decode: ArrayLike = (), prefill: ArrayLike = (), past: ArrayLike = 0) -> Contexts:
         """From each request's own lengths.
@@ -122,26 +114,22 @@ class Resident:
 
     def dense(self, tokens: ArrayLike) -> list[Part]:
         """Everything that every token passes, of all layers: depends on the token count alone. [...]"""
-        count = np.asarray(tokens, dtype=np.float64)
-        stored = self.precisions.dense
-        parts = [self._products(found, count, stored, "projections", times) for found, times in self._projections]
-        parts.append(self._elementwise(count))
-        for name, products, times in self._networks:
-            parts.append(self._products(products, count, stored, name, times))
-        if layers := self.spec.num_moe_layers:
-            parts.append(self._router(count, layers))
+        count, spec, layers = np.asarray(tokens, dtype=np.float64), self.spec, self.layers
+        parts = [part.times(times) for mixer, _, times in self._mixers for part in layers.mixer(mixer, count)]
+        if dense := spec.num_layers - spec.num_moe_layers:
+            parts += [part.times(dense) for part in layers.dense_ffn(count)]
+        if spec.num_moe_layers:
+            routed = [*layers.router(count), *layers.shared_experts(count)]
+            parts += [part.times(spec.num_moe_layers) for part in routed]
         return [part for part in parts if part.seconds.any()]
 
     def attention(self, contexts: Contexts) -> list[Part]:
         """Attention and state mixers of all layers."""
-        kv, parts = self.precisions.kv_bytes_per_element, []
-        for mixer, window, layers in self._mixers:
-            decoding, expanding = (head_shape(mixer, self.parallel.tp, part) for part in (True, False))
-            if decoding is None or expanding is None:
-                parts.append(self._state(mixer, contexts).times(layers))
-                continue
-            parts.append(self.kernels.decode_attention(decoding, contexts.decode[window], kv).times(layers))
-            parts.append(self.kernels.prefill_attention(expanding, contexts.prefill[window], kv).times(layers))
+        parts = [
+            part.times(times)
+            for mixer, window, times in self._mixers
+            for part in self.layers.attention(mixer, window, contexts)
+        ]
         return [part for part in parts if part.seconds.any()]
 
     def moe_layer(self, tokens: ArrayLike, pairs: ArrayLike, distinct: ArrayLike) -> Part:
@@ -169,14 +157,7 @@ class Resident:
 
     def head(self, sequences: ArrayLike) -> list[Part]:
         """Output head and sampling for so many sequences. [...]"""
-        count = np.asarray(sequences, dtype=np.float64)
-        spec, tp = self.spec, self.parallel.tp
-        logits = self.kernels.gemm(count, spec.vocab_size / tp, spec.hidden_size, self.precisions.dense, "output head")
-        parts = [logits, self.kernels.elementwise(_SAMPLED_BYTES * spec.vocab_size * count, 4, "sampling")]
-        if tp > 1:
-            gathered = self.kernels.collective("all_gather", 2 * spec.vocab_size * count, tp, "all-gather of logits")
-            parts.insert(1, gathered)
-        return parts
+        return self.layers.head(np.asarray(sequences, dtype=np.float64))
 
     def all_reduces(self, tokens: ArrayLike, experts_too: bool = True) -> list[Part]:
         """Sums over the tensor-parallel GPUs: after attention, and after each feed-forward network. [...]
@@ -219,9 +200,12 @@ class Resident:
     def host(self, requests: ArrayLike) -> Part:
         """What the host adds to a step of so many requests. [...]"""
         count = np.asarray(requests, dtype=np.float64)
-        source = "assumed: a serving engine that overlaps most of its host work with the GPU"
-        constants = {"step": HOST_STEP_S, "request": HOST_REQUEST_S}
-        basis = Basis("host", self.kernels.software.engine, "assumed", "assumed", source, constants)
+        source = "a serving engine that overlaps most of its host work with the GPU (moesim.costs.resident)"
+        constants = tuple(
+            Constant(name, value, "s", source, "assumed")
+            for name, value in (("host.step", HOST_STEP_S), ("host.request", HOST_REQUEST_S))
+        )
+        basis = Basis("host", self.kernels.software.engine, "assumed", constants)
         seconds = np.where(count > 0, HOST_STEP_S + HOST_REQUEST_S * count, 0.0)
         return Part("host", {"host": seconds}, basis, np.zeros(count.shape, dtype=bool))
 
@@ -258,48 +242,6 @@ class Resident:
                 distinct.append(key)
         return [(*key, found.count(key)) for key in distinct]
 
-    @cached_property
-    def _projections(self) -> list[tuple[list[Product], int]]:
-        hidden, tp = self.spec.hidden_size, self.parallel.tp
-        return [(mixer_products(mixer, hidden, tp), layers) for mixer, _, layers in self._mixers]
-
-    @cached_property
-    def _networks(self) -> list[tuple[str, list[Product], int]]:
-        """(name, products, layers) of dense feed-forward networks and shared experts."""
-        spec, tp, found = self.spec, self.parallel.tp, []
-        if dense := spec.num_layers - spec.num_moe_layers:
-            width = spec.dense_intermediate_size or 0
-            found.append(("dense FFN", ffn_products(spec.hidden_size, width, spec.ffn_matrices, tp), dense))
-        if width := shared_width(spec):
-            products = ffn_products(spec.hidden_size, width, spec.ffn_matrices, tp)
-            found.append(("shared experts", products, spec.num_moe_layers))
-        return found
-
-    def _products(self, products: Sequence[Product], tokens: Floats, stored: Precision, name: str, times: int) -> Part:
-        return _sum([self.kernels.gemm(tokens, n, k, stored, name) for n, k in products]).times(times)
-
-    def _elementwise(self, tokens: Floats) -> Part:
-        """Of all layers: two norms (with the residual: read two, write two), rotation and KV write, activation."""
-        spec, layers = self.spec, self.spec.num_layers
-        widths = sum(products[0][0] for products, count in self._projections for _ in range(count))
-        inner = sum(products[0][0] / 2 * 3 * count for _, products, count in self._networks)
-        moved = 2 * tokens * (layers * 2 * 4 * spec.hidden_size + 2 * widths + inner)
-        networks = sum(count for _, _, count in self._networks)
-        return self.kernels.elementwise(moved, 3 * layers + networks, "norms and activations")
-
-    def _router(self, tokens: Floats, layers: int) -> Part:
-        spec = self.spec
-        logits = self.kernels.gemm(tokens, spec.num_experts, spec.hidden_size, self.precisions.dense, "router")
-        chosen = self.kernels.elementwise(4 * spec.num_experts * tokens, 1, "router")
-        return _sum([logits, chosen]).times(layers)
-
-    def _state(self, mixer: Mixer, contexts: Contexts) -> Part:
-        """States read and written once for each decoding request, and once for every 64 tokens of a prefill."""
-        state = state_elements(mixer, self.spec.hidden_size) / self.parallel.tp
-        prefilled = contexts.tokens - contexts.decoding
-        visits = contexts.decoding + np.ceil(prefilled / _STATE_CHUNK)
-        return self.kernels.elementwise(2 * 4 * state * visits, 2, "state mixers")
-
 
 def rank_load(experts: NDArray[np.integer], ranks: int, num_experts: int) -> tuple[Ints, Ints]:
     """Pairs and distinct experts of each rank, which holds a block of consecutive experts.
@@ -312,11 +254,3 @@ def rank_load(experts: NDArray[np.integer], ranks: int, num_experts: int) -> tup
     """
     loads = np.bincount(experts.ravel().astype(np.int64), minlength=num_experts)[:num_experts].reshape(ranks, -1)
     return loads.sum(axis=1), (loads > 0).sum(axis=1)
-
-
-def _sum(parts: Iterable[Part]) -> Part:
-    """Parts with the same terms one after the other, on the weakest basis among them."""
-    whole, *rest = parts
-    for part in rest:
-        whole = whole + part
-    return whole

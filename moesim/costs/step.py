@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from moesim.costs.fitted import Floats, Work
-from moesim.costs.kernels import Part
+from moesim.costs.part import Part
 from moesim.hardware import Kind
 
 

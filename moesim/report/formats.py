@@ -51,12 +51,13 @@ def size(value: float | None) -> str:
 
 
 def constant(row: ConstantRow) -> str:
-    """A card's number with its unit."""
+    """A card's number with its unit; what is a share by its name, in percent."""
     match row.unit:
         case "FLOP/s":
             return f"{row.value / 1e12:.4g} TFLOP/s"
         case "1":
-            return f"{100 * row.value:.3g} %"
+            is_share = row.name.endswith(("share", "efficiency"))
+            return f"{100 * row.value:.3g} %" if is_share else f"{row.value:.4g}"
         case "B/s":
             return format_bandwidth(row.value)
         case "s":

@@ -233,13 +233,17 @@ class ConstantRow(_Part):
 
 
 class EvidenceRow(_Part):
-    """A part of the simulated time and the constants it rests on; its kind is that of the weakest."""
+    """A part of the simulated time and the constants it rests on.
+
+    Its kind is that of the weakest constant, and ``assumed`` where it is extrapolated.
+    """
 
     term: str
     seconds: float
     share: float
     kind: Kind
     constants: list[ConstantRow]
+    extrapolated: list[str] = Field([], description="what lies outside of what the constants were fitted to")
 
 
 class Bound(_Part):

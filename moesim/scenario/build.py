@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.costs import evidence
-from moesim.costs.devices import arithmetic
 from moesim.costs.node_times import Times, node_times
 from moesim.errors import Fault, ScenarioError
 from moesim.models import parameters
@@ -107,14 +106,13 @@ def build(file: ScenarioFile) -> Built:
     gpu = gathering.load((), lambda: _gpu_tier(scenario, parts, forms.gpu_bytes, int(sizes.max()), training, uses))
     gathering.stop()
     setup = _setup(scenario, parts, visits, times, stored, memory, gpu, forms, candidates, uses, warmup)
-    arithmetic_of_experts = arithmetic(parts.node.gpu.compute, parts.precisions.experts.compute)
     return Built(
         file=file,
         parts=parts,
         trace=trace,
         setup=setup,
         memory=memory,
-        terms=evidence.terms(parts.node, arithmetic_of_experts),
+        terms=evidence.terms(parts.node),
         warnings=tuple(_warnings(scenario, parts, trace, stored)),
     )
 

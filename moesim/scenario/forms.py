@@ -5,7 +5,7 @@ Their space is taken from what the GPU has for experts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,4 +70,5 @@ def _low(parts: Parts, visits: Visits, sizes: Ints, gpu_bytes: int, uses: Ints |
         raise ScenarioError([Fault("policies.on_miss", told, "a larger low_share")])
     times = form_times(parts.model, parts.precisions, precision, parts.node, visits, low_sizes)
     tier = TierSetup(parts.policies["low_caching"], capacity, False, uses)
-    return Form(tier, low_sizes, times.copy_s, times.read_s, times.expert)
+    charges = tuple(replace(charge, place="low") for charge in times.charges)
+    return Form(tier, low_sizes, times.copy_s, times.read_s, times.expert, charges)

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.costs.node_times import Times, form_times
+from moesim.costs.charges import Charge
+from moesim.costs.node_times import FormTimes, Times, form_times
 from moesim.costs.roofline import OpTime
 from moesim.errors import Fault, ScenarioError
 from moesim.models import parameters
@@ -74,7 +75,15 @@ class Stored:
         names = ("compute_s", "memory_s", "launch_s")
         chosen = (self._choose([getattr(form.expert, name) for form in columns]) * is_used for name in names)
         cpu_s = self._choose([form.cpu_s for form in columns])
-        return replace(times, expert=OpTime(*chosen), cpu_s=cpu_s)
+        return replace(times, expert=OpTime(*chosen), cpu_s=cpu_s, charges=self._charges(times, columns))
+
+    def _charges(self, times: Times, columns: Sequence[FormTimes]) -> tuple[Charge, ...]:
+        """Those of the scenario's own precision, with the experts' replaced by those of their precisions."""
+        kept = [charge for charge in times.charges if charge.place != "expert"]
+        for place, form in enumerate(columns):
+            chosen = (self.which == place) & (self.tokens > 0)
+            kept += [replace(charge, seconds=charge.seconds * chosen) for charge in form.charges]
+        return tuple(kept)
 
     def _choose(self, columns: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
         return np.choose(self.which, columns) if len(columns) > 1 else columns[0]

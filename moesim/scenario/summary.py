@@ -31,7 +31,7 @@ from moesim.results.result import (
 from moesim.scenario import inputs
 from moesim.scenario.bounds import bounds
 from moesim.scenario.build import Built
-from moesim.scenario.time_use import TimeUse, bottleneck_of, kind_shares
+from moesim.scenario.time_use import TimeUse, bottleneck_of, extrapolations, kind_shares
 from moesim.traces.trace import DECODE, PREFILL
 from moesim.version import __version__
 
@@ -96,7 +96,7 @@ class _Summary:
             memory=inputs.memory_rows(built),
             evidence=evidence,
             evidence_shares=kind_shares(evidence),
-            warnings=list(built.warnings),
+            warnings=[*built.warnings, *extrapolations(evidence)],
         )
 
     # ---- Requests and rates ----------------------------------------------------------------------------------------
@@ -260,7 +260,7 @@ class _Summary:
             if not counted:
                 continue
             demand = [span for span in counted if span.is_demand]
-            busy = sum(span.end_s - span.start_s for span in counted)
+            busy = sum(span.end_s - max(span.start_s, self.start_s) for span in counted)  # some start in the warm-up
             demand_bytes, all_bytes = (self._bytes(part, self.counted_visits) for part in (demand, counted))
             rows.append(
                 LinkUse(

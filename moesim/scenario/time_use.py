@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.costs.evidence import Term
-from moesim.costs.roofline import OpTime
+from moesim.costs.evidence import Term, charge_term
 from moesim.engine import Outcome
 from moesim.engine.transfers import Cause
 from moesim.hardware import Node
@@ -59,51 +58,79 @@ class TimeUse:
 
     def gpu_seconds(self, steps: Bools) -> tuple[float, float, float]:
         """What the GPU computed in some steps, by what bounds it: arithmetic, memory, launches."""
-        times, visits = self._setup.times, np.repeat(steps, self._layers)
-        wanted, action = visits[self._lookup_visit], self._outcome.action
-        parts: list[tuple[OpTime, Bools]] = [
-            (times.before, visits),
-            (times.shared, visits),
-            (times.expert, wanted & np.isin(action, (FETCH, STREAM, SUBSTITUTE))),
-            (times.after, steps),
-        ]
-        if (low := self._setup.low) is not None:
-            parts.append((low.expert, wanted & (action == LOW)))
+        times, low = self._setup.times, self._setup.low
+        ops = {"before": times.before, "shared": times.shared, "expert": times.expert, "after": times.after}
+        if low is not None:
+            ops["low"] = low.expert
+        masks = self._counted(steps)
+        parts = [(op, masks[place]) for place, op in ops.items()]
         sums = [[float(part[mask].sum()) for part in (op.compute_s, op.memory_s, op.launch_s)] for op, mask in parts]
         compute, memory, launch = (sum(column) for column in zip(*sums, strict=True))
         return compute, memory, launch
 
+    def _counted(self, steps: Bools) -> dict[str, Bools]:
+        """What the GPU computed in some steps, of the entries of each of the engine's times."""
+        visits, action = np.repeat(steps, self._layers), self._outcome.action
+        wanted = visits[self._lookup_visit]
+        return {
+            "before": visits,
+            "shared": visits,
+            "expert": wanted & np.isin(action, (FETCH, STREAM, SUBSTITUTE)),
+            "low": wanted & (action == LOW),
+            "after": steps,
+        }
+
     def evidence(self, steps: Bools, node: Node, terms: Mapping[str, Term]) -> list[EvidenceRow]:
         """Seconds by the constants that they rest on, most first; a wait for a link by what a transfer is."""
-        shares = sorted(metrics.time_shares(self._by_term(steps, node)), key=lambda share: -share.seconds)
+        charged = [
+            *self._charged(steps),
+            *((terms[name], seconds) for name, seconds in self._waits(steps, node).items()),
+        ]
+        whole = sum(seconds for _, seconds in charged)
         return [
             EvidenceRow(
-                term=share.name,
-                seconds=share.seconds,
-                share=share.share,
-                kind=terms[share.name].kind,
-                constants=[ConstantRow(**asdict(constant)) for constant in terms[share.name].constants],
+                term=term.name,
+                seconds=seconds,
+                share=seconds / whole,
+                kind=term.kind,
+                constants=[ConstantRow(**asdict(constant)) for constant in term.constants],
+                extrapolated=list(term.extrapolated),
             )
-            for share in shares
+            for term, seconds in sorted(charged, key=lambda pair: -pair[1])
+            if seconds > 0
         ]
 
-    def _by_term(self, steps: Bools, node: Node) -> dict[str, float]:
-        compute, memory, launch = self.gpu_seconds(steps)
+    def _charged(self, steps: Bools) -> Iterator[tuple[Term, float]]:
+        """The GPU's work by operation; one that stands in several of the engine's times is put together."""
+        masks, low = self._counted(steps), self._setup.low
+        found: dict[str, tuple[Term, float]] = {}
+        for charge in (*self._setup.times.charges, *(low.charges if low else ())):
+            mask = masks[charge.place]
+            for outside in (False, True):
+                seconds = float(charge.seconds[mask & (charge.extrapolated == outside)].sum())
+                if seconds > 0:
+                    term = charge_term(charge, outside)
+                    found[term.name] = (term, found.get(term.name, (term, 0.0))[1] + seconds)
+        yield from found.values()
+
+    def _waits(self, steps: Bools, node: Node) -> dict[str, float]:
         stalls = self._outcome.stall_s[np.repeat(steps, self._layers)].sum(axis=0)
         waits = {limit: sum(stalls[c] for c, name in STALLS.items() if name in LIMITS[limit]) for limit in LIMITS}
         times = self._setup.times
         copy_latency = node.link.latency.value / float(times.copy_s.mean())
         read_latency = node.storage.read_latency.value / float(times.read_s.mean()) if node.storage else 0.0
         return {
-            "GPU compute": compute,
-            "GPU memory": memory,
-            "kernel launch": launch,
             "PCIe bandwidth": float(waits["PCIe"] * (1 - copy_latency)),
             "PCIe latency": float(waits["PCIe"] * copy_latency),
-            "flash bandwidth": float(waits["flash"] * (1 - read_latency)),
-            "flash latency": float(waits["flash"] * read_latency),
             "CPU": float(waits["CPU"]),
-        }
+        } | (
+            {
+                "flash bandwidth": float(waits["flash"] * (1 - read_latency)),
+                "flash latency": float(waits["flash"] * read_latency),
+            }
+            if node.storage
+            else {}
+        )
 
 
 def limit_shares(parts: list[TimeShare]) -> dict[str, float]:
@@ -122,3 +149,13 @@ def bottleneck_of(parts: list[TimeShare]) -> Bottleneck:
 def kind_shares(evidence: list[EvidenceRow]) -> dict[Kind, float]:
     """The share of the time that rests on each kind of constant."""
     return {row.kind: sum(other.share for other in evidence if other.kind == row.kind) for row in evidence}
+
+
+def extrapolations(evidence: list[EvidenceRow]) -> list[str]:
+    """What a reader must know where prices lie outside of what their constants were fitted to."""
+    outside = [row for row in evidence if row.extrapolated]
+    if not outside:
+        return []
+    told = "; ".join(f"{row.term.partition(',')[0]}: {', '.join(row.extrapolated)}" for row in outside)
+    share = sum(row.share for row in outside)
+    return [f"extrapolated: {share:.1%} of the time is priced outside of what its constants were fitted to ({told})."]

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.costs.charges import Charge
 from moesim.costs.node_times import Times
 from moesim.costs.roofline import OpTime
 from moesim.policies.api import Candidates, Policy
@@ -41,6 +42,7 @@ class Form:
         sizes: bytes of each expert in this form. [keys]
         copy_s, read_s: as in ``Times``, for these bytes. [keys]
         expert: a routed expert in this form on the GPU. [lookups]
+        charges: of ``expert``, where it is not as in ``Times``.
     """
 
     tier: TierSetup
@@ -48,6 +50,7 @@ class Form:
     copy_s: NDArray[np.float64]
     read_s: NDArray[np.float64]
     expert: OpTime
+    charges: tuple[Charge, ...] = ()
 
 
 #: Numbers of the forms: as the scenario stores experts, the same in space for streaming, and in low precision.

@@ -31,8 +31,13 @@ def test_number(value, text):
     ],
 )
 def test_a_constant_is_shown_in_its_unit(unit, value, text):
-    row = ConstantRow(name="a number", value=value, unit=unit, source="", kind="assumed")
+    row = ConstantRow(name="a share", value=value, unit=unit, source="", kind="assumed")
     assert formats.constant(row) == text
+
+
+def test_a_constant_that_is_no_share_is_a_plain_number():
+    row = ConstantRow(name="gpu.sm_count", value=132, unit="1", source="", kind="datasheet")
+    assert formats.constant(row) == "132"
 
 
 @pytest.mark.parametrize(

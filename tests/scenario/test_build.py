@@ -131,3 +131,17 @@ def test_a_result_conserves_time_lookups_prefetches_and_tokens(scenario, changes
         tokens = (counters.prefill_tokens, counters.decode_tokens, counters.output_tokens)
         assert tokens == expected_tokens(changes["workload"])
     assert sum(row.output_tokens for row in result.requests) == counters.output_tokens
+
+
+@pytest.mark.parametrize("on_miss", ["fetch", "hobbit"])
+def test_evidence_accounts_for_all_time_and_says_what_is_extrapolated(scenario, on_miss):
+    result = moesim.run(scenario(policies={"on_miss": on_miss}, precision={"experts": "int8-g128"}))
+    seconds = {part.name: part.seconds for part in result.breakdown.total}
+    assert sum(row.seconds for row in result.evidence) == pytest.approx(sum(seconds.values()))
+    assert sum(result.evidence_shares.values()) == pytest.approx(1)
+    outside = [row for row in result.evidence if row.extrapolated]
+    assert all(row.kind == "assumed" for row in outside)
+    # constants of a form that was fitted in bf16 price narrower experts, and both page and Result say so
+    assert any(row.term.startswith("expert FFN") for row in outside)
+    (warning,) = (told for told in result.warnings if told.startswith("extrapolated:"))
+    assert "; fitted in bf16" in warning

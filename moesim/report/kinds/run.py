@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import yaml
@@ -15,7 +16,7 @@ from moesim.report.figures.canvas import draw
 from moesim.report.figures.palette import EVIDENCE
 from moesim.report.render import given, render, split_warning
 from moesim.results import Result, load_result
-from moesim.results.result import Bound, Distribution
+from moesim.results.result import Bound, Distribution, EvidenceRow
 from moesim.units import format_seconds
 
 FILE = "result.json"
@@ -69,6 +70,27 @@ class PhaseShare:
     decode: float | None
 
 
+@dataclass(frozen=True)
+class Rest:
+    """Constants that share a source, with their values; ``is_set``: a fit's, which come together."""
+
+    names: str
+    values: str
+    kind: str
+    source: str
+    is_set: bool = False
+
+
+@dataclass(frozen=True)
+class Resting:
+    """Parts of the time that rest on the same constants."""
+
+    names: str
+    share: float
+    extrapolated: Sequence[str]
+    rests: Sequence[Rest]
+
+
 def page(path: Path) -> str:
     """The page of a saved Result.
 
@@ -95,6 +117,7 @@ def render_run(result: Result) -> str:
         counts=counts(result),
         prefetch=prefetch_fates(result),
         evidence_shares=[(kind, result.evidence_shares[kind]) for kind in EVIDENCE if kind in result.evidence_shares],
+        evidence=list(evidence(result.evidence)),
         inputs=inputs(result),
         scenario=yaml.safe_dump(given(result.scenario), sort_keys=False, allow_unicode=True, width=100),
     )
@@ -244,6 +267,32 @@ def prefetch_fates(result: Result) -> Sequence[Fate]:
     found = {name: int(getattr(result.counters, f"prefetch_{name}")) for name in FATES}
     whole = found["proposed"] or 1
     return [Fate(formats.words(name), found[name], found[name] / whole, told) for name, told in FATES.items()]
+
+
+def evidence(rows: Sequence[EvidenceRow]) -> Iterator[Resting]:
+    """Parts of the time by what they rest on, in the order of the longest of each."""
+    together: dict[str, list[EvidenceRow]] = {}
+    for row in rows:
+        key = f"{[constant.model_dump() for constant in row.constants]}{row.extrapolated}"
+        together.setdefault(key, []).append(row)
+    for members in together.values():
+        first = members[0]
+        names = ", ".join(row.term.partition(", extrapolated")[0] for row in members)
+        share = sum(row.share for row in members)
+        yield Resting(names, share, first.extrapolated, list(_rests(first)))
+
+
+def _rests(row: EvidenceRow) -> Iterator[Rest]:
+    for (source, kind), group in groupby(row.constants, key=lambda constant: (constant.source, constant.kind)):
+        found = list(group)
+        if len(found) == 1:
+            yield Rest(found[0].name, formats.constant(found[0]), kind, source)
+            continue
+        family = found[0].name.partition(".")[0]
+        told = (
+            f"{constant.name.partition('.')[2].replace('_', ' ')} {formats.constant(constant)}" for constant in found
+        )
+        yield Rest(f"{len(found)} constants of {family.replace('_', ' ')}", ", ".join(told), kind, source, is_set=True)
 
 
 def inputs(result: Result) -> Mapping[str, Sequence[tuple[str, str]]]:
