@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moesim.cli.console import JsonOption, many_runs, out, output_folder, print_table
+from moesim.cli.console import AllowCodeOption, JsonOption, many_runs, out, output_folder, print_table
 from moesim.units import format_seconds
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ def compare(
     out_dir: Annotated[Path | None, typer.Option("--out", help="Default: moesim-out/COMPARISON.")] = None,
     processes: Annotated[int | None, typer.Option(min=1, max=256, help="Default: one for each core.")] = None,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html.")] = True,
+    allow_code: AllowCodeOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run policies x cache sizes x traces x machines, and say which is faster, how surely, and why.
@@ -41,7 +42,9 @@ def compare(
     points = points_of(wanted)
     with output_folder(out_dir or DEFAULT_OUT / comparison.stem) as folder:
         with many_runs("comparing", len(points)) as tell:
-            runs = run_all(base, points, folder / "runs", executor=Processes(processes), progress=tell)
+            runs = run_all(
+                base, points, folder / "runs", executor=Processes(processes), progress=tell, allow_code=allow_code
+            )
         result = rank(wanted, load_scenario(base).scenario, runs)
         outputs = {"comparison.json": result.to_json(), "comparison.csv": to_csv(result)}
         if report:

@@ -29,6 +29,7 @@ FILE_WIDTH = 160
 LINE_EVERY_S = 30.0
 _state = {"debug": False, "quiet": False}
 
+AllowCodeOption = Annotated[bool, typer.Option("--allow-code", help="Run policies that are named as files.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from moesim.cli.console import JsonOption, out, output_file, print_json, print_table, progress
+from moesim.cli.console import AllowCodeOption, JsonOption, out, output_file, print_json, print_table, progress
 from moesim.errors import PolicyError
 from moesim.units import format_bytes, parse
 
@@ -21,7 +21,7 @@ MAX_CAPACITY_BYTES, MAX_EXPERT_BYTES = 2**60, 2**40
 
 def replay(
     trace: Annotated[Path, typer.Argument(metavar="TRACE", help="A moesim trace, or a neutral .npz.")],
-    policy: Annotated[str, typer.Option(help="A caching policy; `moesim policies list`.")] = "lru",
+    policy: Annotated[str, typer.Option(help="A caching policy; `moesim policies list`. Or a file.")] = "lru",
     capacity: Annotated[str | None, typer.Option(help="Cache size, as in 4000MiB.")] = None,
     capacities: Annotated[str | None, typer.Option(help="Several sizes for a curve, as in 500MiB,1GiB,4GiB.")] = None,
     scope: Annotated[Literal["global", "layer"], typer.Option(help="One cache, or a share for each layer.")] = "global",
@@ -39,6 +39,7 @@ def replay(
         float, typer.Option(min=0, max=0.99, help="Share of requests to learn from (not counted).")
     ] = 0.0,
     plot: Annotated[Path | None, typer.Option(help="Write the curve as SVG, PNG or PDF.")] = None,
+    allow_code: AllowCodeOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Count hits, misses and fetched bytes of a caching policy on a trace."""
@@ -51,6 +52,7 @@ def replay(
         expert_bytes=None if expert_bytes is None else _bytes(expert_bytes, "--expert-bytes", MAX_EXPERT_BYTES),
         batch=batch,
         train_fraction=train_fraction,
+        allow_code=allow_code,
     )
     with nullcontext() if plot is None else output_file(plot):
         with progress("replaying", total=len(sizes) * study.visits.num_visits) as bar:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moesim.cli.console import JsonOption, err, out, output_folder, print_json, progress
+from moesim.cli.console import AllowCodeOption, JsonOption, err, out, output_folder, print_json, progress
 from moesim.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def run(
     ] = None,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html and timeline.json.")] = True,
     study: Annotated[bool, typer.Option("--study/--no-study", help="Re-run with changes: what would help?")] = True,
+    allow_code: AllowCodeOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Simulate a scenario: headline, where the time went, what limits it and what would help."""
@@ -47,7 +48,7 @@ def run(
     from moesim.studies.bottleneck import with_what_ifs
 
     started = time.perf_counter()
-    file = load_scenario(scenario, _settings(set_, seed))
+    file = load_scenario(scenario, _settings(set_, seed), code="run" if allow_code else "refuse")
     with output_folder(out_dir or DEFAULT_OUT / scenario.stem) as folder:
         with progress("simulating") as bar:
             done = run_scenario(file)
@@ -76,17 +77,20 @@ def _rendered(done: Run, result: Result) -> dict[str, str]:
 
 
 def check(scenario: ScenarioArgument, set_: SetOption = None, seed: SeedOption = None) -> None:
-    """Check a scenario and everything that it names, without running it."""
+    """Check a scenario and everything that it names, without running it (nor any policy that is a file)."""
     from moesim.scenario import load_scenario
     from moesim.scenario.build import build
+    from moesim.scenario.parts import policy_files
 
-    built = build(load_scenario(scenario, _settings(set_, seed)))
+    built = build(load_scenario(scenario, _settings(set_, seed), code="read"))
     visits = built.setup.visits
     out().print(
         f"{scenario}: ok: {built.parts.model.name} on {built.parts.node.name}, {visits.steps.num_steps} steps, "
         f"{len(visits.lookup_key)} lookups",
         markup=False,
     )
+    for name in policy_files(built.file.scenario):
+        out().print(f"{name}: a policy file; its text was read, its code was not run", markup=False)
 
 
 def schema() -> None:

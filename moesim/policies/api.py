@@ -70,7 +70,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -79,6 +80,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from moesim.errors import Fault, PolicyError, nearest
+from moesim.policies import plug_ins
 from moesim.registry import load_module, modules_in
 from moesim.traces.visits import Visits
 
@@ -231,15 +233,18 @@ def proposals(visits: Visits, visit: Ints, key: Ints, target: Ints, budget: int 
 
 @dataclass(frozen=True)
 class Policy:
-    """A policy module with the parameters that a scenario gave it."""
+    """A policy module with the parameters that a scenario gave it; ``file``: where it is a user's own."""
 
     family: str
     name: str
     module: ModuleType
     params: PolicyParams
+    file: Path | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled by name, since a module can't be: another process loads it again."""
+        if self.file is not None:
+            return load_file, (self.family, self.name, self.file, self.params.model_dump())
         return load, (self.family, self.name, self.params.model_dump())
 
     @property
@@ -298,13 +303,23 @@ class Policy:
         return list(preload(self.params, context)) if preload else []
 
     def describe(self) -> dict[str, Any]:
-        """Name and every parameter, for a Result."""
-        return {"name": self.name, **self.params.model_dump(mode="json")}
+        """Name and every parameter, for a Result; of a user's file also the checksum."""
+        told = {"name": self.name, **self.params.model_dump(mode="json")}
+        return told if self.file is None else {**told, "sha256": plug_ins.digest_of_file(self.file)}
 
 
 def names(family: str) -> list[str]:
-    """The names of a family's policies, sorted."""
-    return list(modules_in(f"moesim.policies.{family}"))
+    """The names of a family's policies, those of installed plug-ins last.
+
+    Raises:
+        PolicyError: a plug-in is called as no family, or as a policy that is there already.
+    """
+    plug_ins.check_names(FAMILIES)
+    own, others = modules_in(f"moesim.policies.{family}"), plug_ins.plug_ins(family)
+    if twice := own.keys() & others.keys():
+        name = min(twice)
+        raise PolicyError.of(f"entry point {others[name].name}", f"{name!r} is a policy of moesim already")
+    return [*own, *others]
 
 
 def load(family: str, name: str, params: Mapping[str, Any] | None = None) -> Policy:
@@ -313,7 +328,38 @@ def load(family: str, name: str, params: Mapping[str, Any] | None = None) -> Pol
     Raises:
         PolicyError: unknown name, a module that breaks the contract, or wrong parameters (all at once).
     """
-    module = load_module(f"moesim.policies.{family}", name, PolicyError)
+    offered = plug_ins.plug_ins(family) if name not in modules_in(f"moesim.policies.{family}") else {}
+    if name in offered:
+        return _policy(family, name, plug_ins.load_plug_in(offered[name]), params)
+    return _policy(family, name, load_module(f"moesim.policies.{family}", name, PolicyError), params)
+
+
+def load_file(family: str, name: str, path: Path, params: Mapping[str, Any] | None = None) -> Policy:
+    """A policy from a user's file, which is run; ``name``: what the scenario calls it. Errors as :func:`load`."""
+    return replace(_policy(family, name, plug_ins.run_file(path), params), file=path.resolve())
+
+
+def check_file(family: str, name: str, path: Path) -> None:
+    """Check a user's file as far as its text tells, without running it.
+
+    Raises:
+        FileError: it can't be read.
+        PolicyError: it is not Python, or lacks functions of its family.
+    """
+    found = plug_ins.functions_in(plug_ins.read_file(path))
+    choice, wanted = _ONE_OF.get(family, {}), _SIGNATURES[family]
+    missing = [function for function in wanted if function not in found]
+    if choice and not set(choice) & set(found):
+        missing.append(" or ".join(choice))
+    faults = [Fault(name, f"defines no function {function}") for function in missing]
+    for function, arguments in (wanted | choice | (_OPTIONAL if family == "caching" else {})).items():
+        if function in found and found[function] != arguments:
+            faults.append(Fault(name, f"{function} must take ({', '.join(arguments)})"))
+    if faults:
+        raise PolicyError(faults)
+
+
+def _policy(family: str, name: str, module: ModuleType, params: Mapping[str, Any] | None) -> Policy:
     check(family, name, module)
     try:
         return Policy(family, name, module, module.Params(**(params or {})))

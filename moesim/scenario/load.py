@@ -5,22 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from moesim.documents import Document, parse_yaml, read_yaml, validate
 from moesim.errors import Fault, ScenarioError
 from moesim.scenario.schema import Scenario
 
 MAX_KEYS = 8
+Code = Literal["run", "read", "refuse"]
 
 
 @dataclass(frozen=True)
 class ScenarioFile:
-    """A checked scenario and where it was written: paths in it are relative to ``folder``."""
+    """A checked scenario and where it was written: paths in it are relative to ``folder``.
+
+    ``code``: what is done with policies that are files: ``run`` them, ``read`` them (a policy of moesim then stands in,
+    so that everything else can be checked), or ``refuse`` them.
+    """
 
     scenario: Scenario
     document: Document
     folder: Path
+    code: Code = "refuse"
 
     def fault(self, keys: Sequence[str], fault: Fault) -> Fault:
         """``fault`` placed at ``keys`` of the file, or at the key below that the fault names.
@@ -35,12 +41,15 @@ class ScenarioFile:
         return Fault(self.document.place(keys), f"{detail}{fault.message}", fault.hint)
 
 
-def load_scenario(source: str | Path | Mapping[str, Any] | Scenario, overrides: Sequence[str] = ()) -> ScenarioFile:
+def load_scenario(
+    source: str | Path | Mapping[str, Any] | Scenario, overrides: Sequence[str] = (), *, code: Code = "refuse"
+) -> ScenarioFile:
     """Read and check a scenario.
 
     Args:
         source: a path, a mapping with a scenario's keys, or a Scenario (paths in it: from the working folder).
         overrides: ``a.b=value`` settings that replace or add to what the file says; values are YAML.
+        code: as in :class:`ScenarioFile`.
 
     Raises:
         FileError: the file can't be read.
@@ -53,7 +62,7 @@ def load_scenario(source: str | Path | Mapping[str, Any] | Scenario, overrides: 
         data = source.model_dump(mode="json", exclude_unset=True) if isinstance(source, Scenario) else dict(source)
         document, folder = Document("scenario", data), Path()
     document = _with_overrides(document, overrides)
-    return ScenarioFile(validate(document, Scenario, ScenarioError), document, folder)
+    return ScenarioFile(validate(document, Scenario, ScenarioError), document, folder, code)
 
 
 def _with_overrides(document: Document, overrides: Sequence[str]) -> Document:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar, cast
 
-from moesim.errors import Fault, MoesimError, ScenarioError
+from moesim.errors import Fault, MoesimError, PolicyError, ScenarioError
 from moesim.hardware import Node, build_node
 from moesim.models import ModelSpec, load_model
 from moesim.models.precision import Precision, Precisions, get_precision
 from moesim.policies import api
 from moesim.policies.api import Policy
+from moesim.policies.plug_ins import is_file
 from moesim.scenario.load import ScenarioFile
 from moesim.scenario.schema import PolicyChoice, Scenario
 from moesim.setup import Schedule, load_schedule
@@ -65,7 +66,7 @@ def load_parts(file: ScenarioFile) -> Parts:
     node = gathering.load(("hardware",), lambda: _node(scenario))
     source = gathering.load(("trace", "file"), lambda: load_trace(file.folder / scenario.trace.file))
     policies = {
-        key: gathering.load(("policies", key), partial(api.load, family, choice.name, choice.params))
+        key: gathering.load(("policies", key), partial(_policy, file, family, choice))
         for key, family, choice in _choices(scenario)
     }
     experts = _precision(
@@ -84,6 +85,30 @@ def load_parts(file: ScenarioFile) -> Parts:
 def _precision(gathering: Gathering, key: str, name: str | None) -> Precision:
     """The precision of that name; None stands for a model that could not be loaded, which is a fault already."""
     return gathering.load(("precision", key), lambda: get_precision(name)) if name else get_precision("bf16")
+
+
+def policy_files(scenario: Scenario) -> list[str]:
+    """The files that a scenario names as policies."""
+    return [choice.name for _, _, choice in _choices(scenario) if is_file(choice.name)]
+
+
+#: What stands in for a policy file that is only read.
+_STAND_INS = {"caching": "lru", "prefetch": "none", "on_miss": "fetch", "precision": "uniform", "split": "equal"}
+_STAND_INS["batching"] = "arrival"
+
+
+def _policy(file: ScenarioFile, family: str, choice: PolicyChoice) -> Policy:
+    """A policy by its name; or a user's own file, whose code runs only where that was allowed."""
+    if not is_file(choice.name):
+        return api.load(family, choice.name, choice.params)
+    path = file.folder / choice.name
+    if file.code == "run":
+        return api.load_file(family, choice.name, path, choice.params)
+    api.check_file(family, choice.name, path)
+    if file.code == "refuse":
+        told = f"{choice.name} is code, which runs with all your rights and only if you say so"
+        raise PolicyError.of("", told, "read it, then add --allow-code (in Python: allow_code=True)")
+    return api.load(family, _STAND_INS[family])
 
 
 def _choices(scenario: Scenario) -> list[tuple[str, str, PolicyChoice]]:

@@ -75,7 +75,9 @@ class PolicyChoice(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
 
-    name: str = Field(min_length=1, description="as `moesim policies list` prints it")
+    name: str = Field(
+        min_length=1, description="as `moesim policies list` prints it; or a file, as in ./mine.py (with --allow-code)"
+    )
 
     @property
     def params(self) -> dict[str, Any]:

@@ -101,16 +101,20 @@ def compare(
     *,
     executor: Executor | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
+    allow_code: bool = False,
 ) -> list[ComparedRun]:
     """Run every point that is not in the store, and gather all results in the order of ``points``.
 
     Args:
         executor: default: a process for each core.
+        allow_code: run policies that are named as files.
 
     Raises:
         ScenarioError: points that can't run, all at once; the others are in the store by then.
     """
-    tasks = [Task(base.resolve(), point.settings, store.resolve(), point.name) for point in points]
+    tasks = [
+        Task(base.resolve(), point.settings, store.resolve(), point.name, allow_code=allow_code) for point in points
+    ]
     endings = run_all(tasks, executor or Processes(), progress)
     runs: list[ComparedRun] = []
     faults: list[Fault] = []

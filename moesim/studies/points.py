@@ -27,6 +27,7 @@ class Task:
         name: for progress and errors.
         wait: for another process that runs the same point; else come back later.
         retry: run again what has failed before.
+        allow_code: run policies that the scenario names as files.
     """
 
     base: Path
@@ -35,6 +36,7 @@ class Task:
     name: str = ""
     wait: bool = False
     retry: bool = False
+    allow_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def run_task(task: Task) -> Ending:
     """Take a task's result from the store, or run it and keep what comes out."""
     overrides = [f"{key}={json.dumps(value)}" for key, value in task.settings]  # JSON is YAML
     try:
-        file = load_scenario(task.base, overrides)
+        file = load_scenario(task.base, overrides, code="run" if task.allow_code else "refuse")
         key = key_of(file)
     except MoesimError as error:
         return Ending("failed", "", failure_of(error))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from moesim.errors import MoesimError, PolicyError, TraceError
 from moesim.models import load_model, parameters
 from moesim.policies import api
 from moesim.policies.api import Policy
+from moesim.policies.plug_ins import is_file
 from moesim.replay import Counts, count
 from moesim.replay.counts import Phase, Rule, training_uses
 from moesim.traces import RoutingTrace, load_trace
@@ -81,20 +83,30 @@ def _looks_neutral(path: Path) -> bool:
 
 
 def replay_study(
-    trace: RoutingTrace, policy: str, *, expert_bytes: int | None = None, batch: int = 1, train_fraction: float = 0.0
+    trace: RoutingTrace,
+    policy: str,
+    *,
+    expert_bytes: int | None = None,
+    batch: int = 1,
+    train_fraction: float = 0.0,
+    allow_code: bool = False,
 ) -> ReplayStudy:
     """Prepare a replay of all requests of a trace, one after the other (``batch`` at a time).
 
     Args:
         expert_bytes: of every expert; default: the trace card's, else its model card's.
         train_fraction: share of requests, from the start, to learn from; they are not counted.
+        allow_code: run a policy that is named as a file.
 
     Raises:
         PolicyError: unknown policy, or one that learns without a training split.
         TraceError: the size of an expert isn't known.
     """
     try:
-        chosen = api.load("caching", policy)
+        if is_file(policy) and not allow_code:
+            raise PolicyError.of("", f"{policy} is code, which runs with all your rights", "--allow-code, once read")
+        load = partial(api.load_file, path=Path(policy)) if is_file(policy) else api.load
+        chosen = load("caching", policy)
     except PolicyError as error:
         raise PolicyError([replace(fault, place="--policy") for fault in error.faults]) from None
     requests = [int(request) for request in trace.request_ids]

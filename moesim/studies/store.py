@@ -19,6 +19,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from moesim.errors import MoesimError
+from moesim.policies import plug_ins
 from moesim.results.result import SCHEMA_VERSION, load_versioned, write_text
 from moesim.results.saved import SavedResult, load_saved
 from moesim.scenario.load import ScenarioFile
@@ -111,15 +112,16 @@ def key_of(file: ScenarioFile) -> str:
     """
     scenario = file.scenario.model_dump(mode="json")
     named = {name: _digest_of(file.folder / name) for name in sorted(set(files_named(scenario)))}
-    text = json.dumps([code_digest(), scenario, named], sort_keys=True)
+    code = file.code if any(map(plug_ins.is_file, named)) else ""  # what was refused may be allowed the next time
+    text = json.dumps([code_digest(), plug_ins.versions(), scenario, named, code], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def files_named(value: Any) -> Iterator[str]:
-    """Every file that a scenario names: whatever stands below a key ``file``."""
+    """Every file that a scenario names: whatever stands below a key ``file``, or is called like code or a table."""
     if isinstance(value, Mapping):
         for key, below in value.items():
-            if key == "file" and isinstance(below, str):
+            if isinstance(below, str) and (key == "file" or below.endswith((".py", ".csv"))):
                 yield below
             else:
                 yield from files_named(below)
