@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from moesim.cli import bench, capture, cards, compare, cost, replay, report, run, sweep, trace
+from moesim.cli import bench, capture, cards, compare, cost, optimum, replay, report, run, sweep, trace
 from moesim.cli.console import set_flags
 from moesim.version import __version__
 
@@ -44,6 +44,7 @@ app.command("schema")(run.schema)
 app.command("cost")(cost.cost)
 app.command("compare")(compare.compare)
 app.command("sweep")(sweep.sweep)
+app.command("optimum")(optimum.optimum)
 app.command("replay")(replay.replay)
 app.command("bench")(bench.bench)
 app.command("report")(report.report)

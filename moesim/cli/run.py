@@ -48,7 +48,7 @@ def run(
     from moesim.studies.bottleneck import with_what_ifs
 
     started = time.perf_counter()
-    file = load_scenario(scenario, _settings(set_, seed), code="run" if allow_code else "refuse")
+    file = load_scenario(scenario, settings_of(set_, seed), code="run" if allow_code else "refuse")
     with output_folder(out_dir or DEFAULT_OUT / scenario.stem) as folder:
         with progress("simulating") as bar:
             done = run_scenario(file)
@@ -82,7 +82,7 @@ def check(scenario: ScenarioArgument, set_: SetOption = None, seed: SeedOption =
     from moesim.scenario.build import build
     from moesim.scenario.parts import policy_files
 
-    built = build(load_scenario(scenario, _settings(set_, seed), code="read"))
+    built = build(load_scenario(scenario, settings_of(set_, seed), code="read"))
     visits = built.setup.visits
     out().print(
         f"{scenario}: ok: {built.parts.model.name} on {built.parts.node.name}, {visits.steps.num_steps} steps, "
@@ -100,7 +100,8 @@ def schema() -> None:
     print_json({"$schema": DIALECT, **Scenario.model_json_schema()})
 
 
-def _settings(set_: list[str] | None, seed: int | None) -> list[str]:
+def settings_of(set_: list[str] | None, seed: int | None) -> list[str]:
+    """The overrides that ``--set`` and ``--seed`` stand for."""
     return [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
 
 
@@ -159,6 +160,10 @@ def _spread(p50: float, p99: float) -> str:
     return f"p50 {format_seconds(p50)}, p99 {format_seconds(p99)}"
 
 
+def _amount(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 or float(value).is_integer() else f"{value:.3g}"
+
+
 def _print_bottleneck(result: Result) -> None:
     found, console = result.bottleneck, out()
     console.print(f"\nBound by {found.bound_by}: {found.share:.0%} of the time.", style="bold", markup=False)
@@ -167,5 +172,5 @@ def _print_bottleneck(result: Result) -> None:
         for what_if in found.what_if:
             console.print(f"  {what_if.change:<36} {what_if.speedup:.2f}x  {what_if.meaning}", markup=False)
     for bound in result.bounds:
-        value = f"{bound.value:,.0f} {bound.unit}, and this run {bound.ours:,.0f}"
+        value = f"{_amount(bound.value)} {bound.unit}, and this run {_amount(bound.ours)}"
         console.print(f"  bound: {bound.name}: {value} ({bound.status})", markup=False)

@@ -39,7 +39,7 @@ from moesim.units import parse
 Ints = NDArray[np.int64]
 #: Single operations beyond these come from a slip in a number; sums of them would leave what floats can hold.
 LONGEST_S, SHORTEST_S = 1e9, 1e-15
-_MAKE_ONE = "`moesim optimum SCENARIO --out FILE` writes one"
+_MAKE_ONE = "`moesim optimum SCENARIO` writes one"
 
 
 @dataclass(frozen=True)
@@ -217,6 +217,8 @@ def _schedule_faults(scenario: Scenario) -> list[Fault]:
         )
     if needs and policies.prefetch.name != "none":
         faults.append(Fault("policies.prefetch", "the schedule says what is prefetched", "prefetch: none"))
+    if needs and policies.scope == "layer":
+        faults.append(Fault("policies.scope", "a schedule is for one cache that all layers share", "scope: global"))
     if policies.host_caching.name == "scheduled":
         faults.append(Fault("policies.host_caching", "a schedule is for the GPU's cache", "lru"))
     return faults

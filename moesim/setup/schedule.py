@@ -11,7 +11,7 @@ import io
 import json
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.errors import FileError, ScenarioError
-from moesim.policies.api import Candidates
+from moesim.policies.api import Candidates, load
+from moesim.setup.setup import Setup, TierSetup
 from moesim.traces.array_files import read_npz, text_of
 from moesim.traces.visits import Visits
 
@@ -69,6 +70,13 @@ def no_proposals(visits: Visits) -> Candidates:
     """Nothing is fetched ahead of use."""
     none = np.zeros(0, dtype=np.int64)
     return Candidates(np.zeros(visits.num_visits + 1, dtype=np.int64), none, none)
+
+
+def with_schedule(setup: Setup, schedule: Schedule) -> Setup:
+    """The setup under a schedule in place of its own caching and prefetching."""
+    gpu = TierSetup(load("caching", "scheduled"), setup.gpu.capacity_bytes)
+    visits = replace(setup.visits, keep_until=schedule.keep_until)
+    return replace(setup, visits=visits, gpu=gpu, candidates=schedule.proposals)
 
 
 def save_schedule(schedule: Schedule, path: Path) -> None:
@@ -140,7 +148,7 @@ def check_schedule(schedule: Schedule, visits: Visits, capacity_bytes: int, rule
     Raises:
         ScenarioError: it is for another workload, cache size or capacity rule.
     """
-    again = "make it anew: `moesim optimum SCENARIO --out FILE`"
+    again = "make it anew: `moesim optimum SCENARIO`"
     if schedule.visits_sha256 != digest_of(visits) or len(schedule.keep_until) != len(visits.activation_key):
         told = f"is for another workload (made from the trace {schedule.trace_sha256[:12]}…)"
         raise ScenarioError.of(place, told, again)

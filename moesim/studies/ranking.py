@@ -79,7 +79,7 @@ def _verdict(result: Result) -> Verdict:
     if fewest.ours <= NEAR_OPTIMUM * fewest.value:
         hit_rate_of_optimum = 1 - fewest.value / max(1, result.counters.lookups)
         return "working set" if hit_rate_of_optimum < WORKING_SET_HIT_RATE else "near the optimum"
-    return "policy"
+    return "policy" if fewest.status == "optimal" else "not proven"
 
 
 def _cells(rows: Iterable[RunRow]) -> Iterator[tuple[Cell, list[RunRow]]]:

@@ -25,6 +25,11 @@ def cheapest_by_search(requests, sizes, costs, capacity, model, *, warm=False):
     def fits(held):
         return sum(sizes[key] for key in held) <= capacity
 
+    def stays(content, members):
+        """Whether the cache may hold this after a set."""
+        largest = sum(sizes[key] for key in members) + max(sizes) if model == "overshoot" else 0
+        return sum(sizes[key] for key in content) <= max(capacity, largest)
+
     everything = [frozenset(c) for n in range(requests.num_keys + 1) for c in combinations(keys, n)]
     best = {held: 0.0 for held in everything if fits(held)} if warm else {frozenset(): 0.0}
     for members in map(frozenset, requests.sets):
@@ -35,7 +40,7 @@ def cheapest_by_search(requests, sizes, costs, capacity, model, *, warm=False):
             for count in range(len(others) + 1):
                 for kept in map(frozenset, combinations(others, count)):
                     content = kept | members if model == "together" else kept
-                    if fits(content) and paid < after.get(content, np.inf):
+                    if stays(content, members) and paid < after.get(content, np.inf):
                         after[content] = paid
         best = after
     return min(best.values())

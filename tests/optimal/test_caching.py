@@ -16,19 +16,18 @@ from moesim.optimal.caching import fewest as fewest_module
 from moesim.optimal.caching.cpu import fetch_or_cpu
 from moesim.optimal.caching.fewest import fewest, fewest_by_layer, fewest_by_set
 from moesim.optimal.caching.intervals import intervals_of, linear_bound, sized, weighted
-from moesim.optimal.caching.requests import requests_from, requests_of, singles
+from moesim.optimal.caching.requests import MODELS, requests_from, requests_of, singles
 from moesim.optimal.caching.split import best_split
 from moesim.policies import api
 from moesim.replay import count
 
 INSTANCES = int(os.environ.get("MOESIM_OPTIMA", "40"))
-MODELS = ("together", "bypass")
 
 
 def instance(seed):
     rng = np.random.default_rng(seed)
     requests = random_requests(rng)
-    model = MODELS[seed % 2]
+    model = MODELS[seed % 3]
     least = requests.largest_set if model == "together" else 1
     return rng, requests, model, int(rng.integers(least, requests.num_keys + 1))
 
@@ -37,6 +36,8 @@ def most_kept_by_flow(requests, slots, model):
     """The most intervals that can be kept, as a minimum cost flow of networkx along the points."""
     intervals = intervals_of(requests, model)
     room = [slots - (len(members) if model == "together" else 0) for members in requests.sets]
+    if model == "overshoot":
+        room = [max(slots, len(members) + 1) for members in requests.sets]
     graph = nx.MultiDiGraph()
     for point in range(intervals.num_points):
         graph.add_edge(point, point + 1, capacity=10**6, weight=0)

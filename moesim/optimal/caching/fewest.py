@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.errors import MoesimError
-from moesim.optimal.caching.requests import Ints, Model, Requests
+from moesim.optimal.caching.requests import MODELS, Ints, Model, Requests
 from moesim.replay import compile as compiler
 from moesim.replay.kernels.fewest import fewest_misses
 
@@ -34,15 +34,15 @@ def fewest(requests: Requests, slots: int, model: Model = "together", *, warm: b
         told = f"a set of {requests.largest_set} experts does not stand together in {slots} slots"
         raise MoesimError.of("caching", told, "model 'bypass' bounds the fetches of visits that run in waves")
     missed = np.zeros(len(requests.key), dtype=np.bool_)
-    sets, bypass = requests.num_sets, model == "bypass"
+    sets, number = requests.num_sets, MODELS.index(model)
     room = [np.zeros(length, dtype=np.int64) for length in (requests.num_keys, sets + 2, sets + 2)]
     if len(requests.key) >= COMPILE_FROM:
         arrays = (np.require(array, np.int64, ["C", "W"]) for array in (requests.start, requests.key))
-        compiler.run(None, "fewest_misses", *arrays, slots, bypass, warm, *room, missed)
+        compiler.run(None, "fewest_misses", *arrays, slots, number, warm, *room, missed)
         return missed
     found: list[Any] = [False] * len(requests.key)
     start, key, last, before, rise = (array.tolist() for array in (requests.start, requests.key, *room))
-    fewest_misses(start, key, slots, bypass, warm, last, before, rise, found)
+    fewest_misses(start, key, slots, number, warm, last, before, rise, found)
     missed[:] = found
     return missed
 

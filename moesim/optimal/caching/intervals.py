@@ -98,7 +98,11 @@ class _Problem:
 
 def _problem(requests: Requests, sizes: Ints, costs: Floats, capacity: int, model: Model) -> _Problem:
     together = np.diff(np.concatenate([[0], np.cumsum(sizes[requests.key])])[requests.start])
-    room: Ints = capacity - (together if model == "together" else np.zeros_like(together))
+    room: Ints = np.full(requests.num_sets, capacity, dtype=np.int64)
+    if model == "together":
+        room -= together
+    elif model == "overshoot":
+        room = np.maximum(room, together + int(sizes.max()))
     if (room < 0).any():
         told = f"a set of {int(np.max(together))} does not stand together in {capacity}"
         raise MoesimError.of("caching", told, "model 'bypass' bounds what visits cost that run in waves")

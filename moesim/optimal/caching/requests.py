@@ -13,8 +13,12 @@ from moesim.traces.visits import Visits
 
 Ints = NDArray[np.int64]
 #: ``together``: a whole set stands in the cache at once (rule ``reserve``). ``bypass``: a set streams through a place
-#: of its own, and the cache holds what is kept between sets (rule ``evict_after``, or visits that run in waves).
-Model = Literal["together", "bypass"]
+#: of its own, and the cache holds what is kept between sets (visits that run in waves, or are streamed).
+#: ``overshoot``: as ``bypass``, but after a set the cache may hold all of it and one expert that is on its way, even
+#: where that is more than its slots (rule ``evict_after``).
+Model = Literal["together", "bypass", "overshoot"]
+#: In the order in which ``replay.kernels.fewest`` numbers them.
+MODELS: tuple[Model, ...] = ("together", "bypass", "overshoot")
 
 
 @dataclass(frozen=True)

@@ -12,17 +12,20 @@ from __future__ import annotations
 
 from typing import Any
 
+TOGETHER, BYPASS, OVERSHOOT = range(3)
+
 
 def fewest_misses(
-    start: Any, key: Any, slots: int, bypass: bool, warm: bool, last: Any, before: Any, rise: Any, missed: Any
+    start: Any, key: Any, slots: int, model: int, warm: bool, last: Any, before: Any, rise: Any, missed: Any
 ) -> int:
     """Mark in ``missed`` which lookups can't have been kept.
 
     Args:
         start, key: the sets, each asked for at once; no key twice in a set. [sets + 1], [lookups]
         slots: of the cache.
-        bypass: a set streams through a place of its own, and only what is kept between sets takes slots; otherwise the
-            whole set stands in the cache together, and is at most as large.
+        model: TOGETHER: a whole set stands in the cache at once, and is at most as large. BYPASS: a set streams through
+            a place of its own, and only what is kept between sets takes slots. OVERSHOOT: as BYPASS, but after a set
+            the cache may hold the whole set and one more, whatever its size.
         warm: the cache may hold anything at the start.
         last: room for the point of each key's last use, zeroed. [keys]
         before, rise: room, zeroed. [sets + 2]
@@ -46,7 +49,7 @@ def fewest_misses(
                     count += 1
                     continue
                 used = 1
-            elif not bypass:
+            elif model == TOGETHER:
                 used += 1
                 if used == point:
                     missed[place] = False
@@ -60,20 +63,32 @@ def fewest_misses(
             rise[root] -= 1
             if rise[root] == 0:
                 before[root] = root - 1
-        room = slots if bypass else slots - (end - begin)
-        before[point] = point - 1
-        if room > top:
-            rise[point] = room - top
-            before[point] = point
-        while top > room:
-            root = _nearest(before, point)
-            taken = min(rise[root], top - room)
-            rise[root] -= taken
-            top -= taken
-            if rise[root] == 0:
-                before[root] = root - 1
+        room = _room(slots, model, end - begin)
+        _append(before, rise, point, top, room)
         top = room
     return count
+
+
+def _room(slots: int, model: int, size: int) -> int:
+    """What the point of a set of this size leaves for experts that are kept across it."""
+    if model == TOGETHER:
+        return slots - size
+    return max(slots, size + 1) if model == OVERSHOOT else slots
+
+
+def _append(before: Any, rise: Any, point: int, top: int, room: int) -> None:
+    """A new last point: where it has less room than the one before, so have from now on all that had more."""
+    before[point] = point - 1
+    if room > top:
+        rise[point] = room - top
+        before[point] = point
+    while top > room:
+        root = _nearest(before, point)
+        taken = min(rise[root], top - room)
+        rise[root] -= taken
+        top -= taken
+        if rise[root] == 0:
+            before[root] = root - 1
 
 
 def _nearest(before: Any, point: int) -> int:

@@ -1,0 +1,84 @@
+"""``moesim optimum``: what it finds, what it writes, and that ``moesim run`` replays it."""
+
+import json
+
+import pytest
+
+BRIEF = ("--no-report", "--no-study", "--json")
+
+
+def found(moesim, *arguments):
+    code, out, err = moesim("optimum", "scenario.yaml", "--json", "--out", "best", *arguments)
+    assert code == 0, err
+    return {finding["problem"]: finding for finding in json.loads(out)["findings"]}
+
+
+def test_schedules_are_replayed_as_they_were_found(moesim):
+    findings = found(moesim)
+    fewest, stall = findings["caching"], findings["prefetch"]
+    assert fewest["status"] == "optimal"
+    assert fewest["value"] == fewest["bound"] <= fewest["ours"]
+    assert stall["bound"] <= stall["value"] <= stall["ours"]
+    for finding, name in ((fewest, "fewest-fetches.npz"), (stall, "least-stall.npz")):
+        assert finding["saved_as"] == name
+        settings = ("--set", "policies.caching=scheduled", "--set", f"policies.schedule=best/{name}")
+        code, out, _ = moesim("run", "scenario.yaml", *BRIEF, *settings)
+        assert code == 0
+        bounds = {bound["unit"]: bound for bound in json.loads(out)["bounds"]}
+        if finding is fewest:
+            assert bounds["fetches"]["ours"] == finding["value"]
+        else:
+            assert bounds["s of stall"]["ours"] == pytest.approx(finding["value"])
+
+
+def test_a_run_shows_the_same_bound_on_fetches(moesim):
+    _, out, _ = moesim("run", "scenario.yaml", *BRIEF)
+    bounds = {bound["unit"]: bound for bound in json.loads(out)["bounds"]}
+    findings = found(moesim)
+    assert bounds["fetches"]["value"] == findings["caching"]["bound"]
+    assert bounds["s of stall"]["value"] <= findings["prefetch"]["bound"] + 1e-9
+
+
+def test_text_names_status_bound_and_distance(moesim):
+    code, out, err = moesim("optimum", "scenario.yaml", "--problem", "caching", "--out", "best")
+    assert code == 0
+    assert "fetches (optimal)" in out
+    assert "x the least" in out
+    assert out.endswith("wrote best/optimum.json, best/fewest-fetches.npz\n")
+    assert err.startswith("took ")
+
+
+@pytest.mark.parametrize(
+    "settings", [("policies.scope=layer", "precision.experts=int4"), ("policies.rule=evict_after",)]
+)
+def test_other_rules(moesim, settings):
+    overrides = [part for setting in settings for part in ("--set", setting)]
+    findings = found(moesim, "--problem", "caching", *overrides)
+    assert findings["caching"]["bound"] <= findings["caching"]["ours"]
+
+
+def test_misses_on_the_cpu(moesim):
+    findings = found(moesim, "--problem", "caching", "--set", "policies.on_miss=cpu-compute")
+    assert "CPU" in findings["caching"]["question"]
+    assert findings["caching"]["status"] == "optimal"
+    assert findings["caching"]["value"] <= findings["caching"]["ours"] * (1 + 1e-9)
+
+
+def test_what_does_not_apply_is_refused(moesim):
+    assert "unknown problem 'cachin'" in moesim.refused("optimum", "scenario.yaml", "--problem", "cachin")
+    assert "did you mean 'caching'" in moesim.refused("optimum", "scenario.yaml", "--problem", "cachin")
+    assert "--time-limit" in moesim.refused("optimum", "scenario.yaml", "--time-limit", "soon")
+    refusal = ("--problem", "prefetch", "--set", "policies.on_miss=cpu-compute")
+    assert "on_miss" in moesim.refused("optimum", "scenario.yaml", *refusal)
+
+
+def test_a_schedule_that_does_not_belong_is_refused(moesim):
+    found(moesim, "--problem", "caching")
+    replay = ("--set", "policies.caching=scheduled", "--set", "policies.schedule=best/fewest-fetches.npz")
+    other = ("--set", "workload.requests=1")
+    assert "another workload" in moesim.refused("run", "scenario.yaml", *replay, *other)
+    assert "bytes" in moesim.refused("run", "scenario.yaml", *replay, "--set", "memory.gpu_experts=5 GiB")
+    assert "none is named" in moesim.refused("run", "scenario.yaml", "--set", "policies.caching=scheduled")
+    lone = ("--set", "policies.schedule=best/fewest-fetches.npz")
+    assert "replays no schedule" in moesim.refused("run", "scenario.yaml", *lone)
+    assert "no such file" in moesim.refused("run", "scenario.yaml", *replay[:2], "--set", "policies.schedule=x.npz")
