@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from moesim.results import Result
+from moesim.results.saved import SavedResult
 from moesim.scenario import Scenario, load_scenario
-from moesim.scenario.run import run_scenario
+from moesim.scenario.run import result_of, run_scenario
 from moesim.studies.bottleneck import with_what_ifs
+from moesim.studies.serving_what_ifs import with_serving_what_ifs
 
 
 def run(
@@ -18,8 +19,8 @@ def run(
     overrides: Sequence[str] = (),
     study: bool = False,
     allow_code: bool = False,
-) -> Result:
-    """Simulate a scenario.
+) -> SavedResult:
+    """Simulate a scenario: a :class:`moesim.results.Result`, or a ServingResult where it has a serving section.
 
     Args:
         source: a scenario file, a mapping with the same keys, or a :class:`moesim.scenario.Scenario`.
@@ -30,5 +31,8 @@ def run(
     Raises:
         MoesimError: wrong input; ``faults`` has everything that was found.
     """
-    done = run_scenario(load_scenario(source, overrides, code="run" if allow_code else "refuse"))
+    file = load_scenario(source, overrides, code="run" if allow_code else "refuse")
+    if file.scenario.serving is not None:
+        return with_serving_what_ifs(file) if study else result_of(file)
+    done = run_scenario(file)
     return with_what_ifs(done) if study else done.result

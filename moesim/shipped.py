@@ -13,9 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from moesim.api import run
 from moesim.documents import read_yaml, validate
 from moesim.errors import Fault, ResultError, nearest
-from moesim.results import Result
 from moesim.results.comparison import ComparisonResult
 from moesim.results.result import load_versioned, write_text
+from moesim.results.saved import SavedResult
+from moesim.results.serving import ServingResult
 from moesim.results.trace_figures import SavedTraces, saved_traces
 from moesim.scenario import load_scenario
 from moesim.studies.compare import compare, load_comparison, points_of
@@ -89,7 +90,9 @@ def check_reports(folder: Path, names: Collection[str] = ()) -> Iterator[str]:
         raise ResultError(faults)
 
 
-def _results(folder: Path, names: Collection[str]) -> Iterator[tuple[Path, Result | ComparisonResult | SavedTraces]]:
+def _results(
+    folder: Path, names: Collection[str]
+) -> Iterator[tuple[Path, SavedResult | ComparisonResult | SavedTraces]]:
     """The file of each report, and what it should hold now."""
     manifest = validate(read_yaml(folder / MANIFEST, ResultError), Manifest, ResultError)
     unknown = [name for name in names if name not in manifest.reports]
@@ -99,7 +102,8 @@ def _results(folder: Path, names: Collection[str]) -> Iterator[tuple[Path, Resul
         if names and name not in names:
             continue
         if report.scenario is not None:
-            yield folder / name / "result.json", run(folder / report.scenario, study=True)
+            ran = run(folder / report.scenario, study=True)
+            yield folder / name / ("serving.json" if isinstance(ran, ServingResult) else "result.json"), ran
         elif report.comparison is not None:
             yield folder / name / "comparison.json", _compared(folder / report.comparison)
         elif report.traces is not None:

@@ -29,6 +29,7 @@ UNITS: dict[str, dict[str, float]] = {
     "power": {"W": 1.0, "kW": 1e3, "mW": 1e-3},  # watts
     "money": {"USD": 1.0, "$": 1.0},  # US dollars
     "money_rate": {"USD/h": 1 / 3600, "$/h": 1 / 3600},  # US dollars per second
+    "request_rate": {"/s": 1.0, "/min": 1 / 60, "/h": 1 / 3600, "/d": 1 / 86400},  # requests per second
     "io_rate": {"IOPS": 1.0, "kIOPS": 1e3, "MIOPS": 1e6},  # operations per second
 }
 _EXAMPLE = {
@@ -40,6 +41,7 @@ _EXAMPLE = {
     "power": "450 W",
     "money": "1599 USD",
     "money_rate": "0.40 USD/h",
+    "request_rate": "10 /s",
     "io_rate": "600 kIOPS",
 }
 _PATTERN = re.compile(r"\s*([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(\S.*?)?\s*$", re.ASCII)

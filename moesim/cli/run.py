@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moesim.cli.console import AllowCodeOption, JsonOption, err, out, output_folder, print_json, progress
+from moesim.cli.serving import check_serving_scenario, run_serving_scenario
 from moesim.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
@@ -49,6 +50,10 @@ def run(
 
     started = time.perf_counter()
     file = load_scenario(scenario, settings_of(set_, seed), code="run" if allow_code else "refuse")
+    if file.scenario.serving is not None:
+        run_serving_scenario(file, out_dir or DEFAULT_OUT / scenario.stem, report, study, as_json)
+        err().print(f"took {time.perf_counter() - started:.1f} s", style="dim")
+        return
     with output_folder(out_dir or DEFAULT_OUT / scenario.stem) as folder:
         with progress("simulating") as bar:
             done = run_scenario(file)
@@ -82,7 +87,11 @@ def check(scenario: ScenarioArgument, set_: SetOption = None, seed: SeedOption =
     from moesim.scenario.build import build
     from moesim.scenario.parts import policy_files
 
-    built = build(load_scenario(scenario, settings_of(set_, seed), code="read"))
+    file = load_scenario(scenario, settings_of(set_, seed), code="read")
+    if file.scenario.serving is not None:
+        check_serving_scenario(file, str(scenario))
+        return
+    built = build(file)
     visits = built.setup.visits
     out().print(
         f"{scenario}: ok: {built.parts.model.name} on {built.parts.node.name}, {visits.steps.num_steps} steps, "

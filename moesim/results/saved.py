@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from moesim.errors import FileError
 from moesim.results.result import Result, load_versioned
+from moesim.results.serving import ServingResult
 
 #: What a single scenario can leave behind.
-SavedResult = Result
+SavedResult = Result | ServingResult
+#: The kind stands behind the schema's version, at the top of the file.
+_HEAD_BYTES = 200
+_SERVING = re.compile(r'"kind":\s*"serving"')
 
 
 def load_saved(path: Path) -> SavedResult:
@@ -19,7 +25,21 @@ def load_saved(path: Path) -> SavedResult:
         FileError: the file can't be read.
         ResultError: it isn't a result, or one of a newer major version.
     """
-    return load_versioned(path, Result)
+    return load_versioned(path, ServingResult) if is_serving(path) else load_versioned(path, Result)
+
+
+def is_serving(path: Path) -> bool:
+    """Whether a file holds the result of a serving run.
+
+    Raises:
+        FileError: it can't be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(_HEAD_BYTES).decode("utf-8", "replace")
+    except OSError as error:
+        raise FileError.of(str(path), f"can't be read: {error.strerror}") from None
+    return _SERVING.search(head) is not None
 
 
 def figures_of(result: SavedResult) -> dict[str, Any]:

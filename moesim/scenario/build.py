@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -21,6 +20,7 @@ from moesim.scenario.parts import Gathering, Parts, load_parts
 from moesim.scenario.schema import Scenario
 from moesim.scenario.splits import layer_bytes
 from moesim.scenario.stored import Stored, stored_experts
+from moesim.scenario.streams import random_stream
 from moesim.scenario.workload import (
     routing_for,
     split_requests,
@@ -115,11 +115,6 @@ def build(file: ScenarioFile) -> Built:
         terms=evidence.terms(parts.node),
         warnings=tuple(_warnings(scenario, parts, trace, stored)),
     )
-
-
-def random_stream(seed: int, subsystem: str) -> np.random.Generator:
-    """The random numbers of one subsystem: a new draw in one does not shift another."""
-    return np.random.default_rng(np.random.SeedSequence([seed, zlib.crc32(subsystem.encode())]))
 
 
 def _setup(

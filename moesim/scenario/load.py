@@ -61,7 +61,15 @@ def load_scenario(
     else:
         data = source.model_dump(mode="json", exclude_unset=True) if isinstance(source, Scenario) else dict(source)
         document, folder = Document("scenario", data), Path()
-    document = _with_overrides(document, overrides)
+    return _checked(_with_overrides(document, overrides), folder, code)
+
+
+def with_settings(file: ScenarioFile, overrides: Sequence[str]) -> ScenarioFile:
+    """A scenario with some settings replaced; see :func:`load_scenario`."""
+    return _checked(_with_overrides(file.document, overrides), file.folder, file.code)
+
+
+def _checked(document: Document, folder: Path, code: Code) -> ScenarioFile:
     return ScenarioFile(validate(document, Scenario, ScenarioError), document, folder, code)
 
 

@@ -63,23 +63,27 @@ def load_parts(file: ScenarioFile) -> Parts:
     """
     scenario, gathering = file.scenario, Gathering(file)
     model = gathering.load(("model",), lambda: load_model(scenario.model))
-    node = gathering.load(("hardware",), lambda: _node(scenario))
+    node = gathering.load(("hardware",), lambda: node_of(scenario))
     source = gathering.load(("trace", "file"), lambda: load_trace(file.folder / scenario.trace.file))
     policies = {
         key: gathering.load(("policies", key), partial(_policy, file, family, choice))
         for key, family, choice in _choices(scenario)
     }
-    experts = _precision(
-        gathering, "experts", scenario.precision.experts or (model.expert_precision if model else None)
-    )
-    dense = _precision(gathering, "dense", scenario.precision.dense or (model.dense_precision if model else None))
+    precisions = precisions_of(gathering, scenario, model)
     planned = scenario.policies.schedule
     schedule = None
     if planned is not None:
         schedule = gathering.load(("policies", "schedule"), lambda: load_schedule(file.folder / planned))
     gathering.stop()
-    kv_bytes = {"bf16": 2.0, "fp8": 1.0}[scenario.precision.kv]
-    return Parts(model, node, source, policies, Precisions(experts, dense, kv_bytes), schedule)
+    return Parts(model, node, source, policies, precisions, schedule)
+
+
+def precisions_of(gathering: Gathering, scenario: Scenario, model: ModelSpec | None) -> Precisions:
+    """How weights and KV cache are stored; by default as the model was released."""
+    wanted = scenario.precision
+    experts = _precision(gathering, "experts", wanted.experts or (model.expert_precision if model else None))
+    dense = _precision(gathering, "dense", wanted.dense or (model.dense_precision if model else None))
+    return Precisions(experts, dense, {"bf16": 2.0, "fp8": 1.0}[wanted.kv])
 
 
 def _precision(gathering: Gathering, key: str, name: str | None) -> Precision:
@@ -124,7 +128,8 @@ def _choices(scenario: Scenario) -> list[tuple[str, str, PolicyChoice]]:
     ]
 
 
-def _node(scenario: Scenario) -> Node:
+def node_of(scenario: Scenario) -> Node:
+    """The machine that a scenario names."""
     wanted = scenario.hardware
     return build_node(
         wanted.node,

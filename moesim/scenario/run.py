@@ -6,8 +6,11 @@ from dataclasses import dataclass
 
 from moesim.engine import Outcome, simulate
 from moesim.results import Result
+from moesim.results.saved import SavedResult
 from moesim.scenario.build import Built, build
 from moesim.scenario.load import ScenarioFile
+from moesim.scenario.serving.build import build_serving
+from moesim.scenario.serving.summary import run_serving
 from moesim.scenario.summary import summarise
 
 
@@ -31,10 +34,12 @@ def run_scenario(file: ScenarioFile) -> Run:
     return Run(built, outcome, summarise(built, outcome))
 
 
-def result_of(file: ScenarioFile) -> Result:
-    """Build and simulate a scenario; its Result alone.
+def result_of(file: ScenarioFile) -> SavedResult:
+    """Build and simulate a scenario of either kind; its result alone.
 
     Raises:
         ScenarioError: with every fault at once.
     """
+    if file.scenario.serving is not None:
+        return run_serving(build_serving(file))
     return run_scenario(file).result

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema, core_schema
 
+from moesim.scenario.serving.schema import ArrivalsSpec, ServingSpec
 from moesim.units import parse
 
 #: No machine has more; what is beyond is a slip of the unit.
@@ -88,10 +89,28 @@ class PolicyChoice(BaseModel):
 Choice = Annotated[PolicyChoice, Short("name")]
 
 
+#: In place of a trace's file.
+NO_TRACE = "none"
+
+
+class SyntheticSpec(Spec):
+    """Routing out of chance, for models that nobody has recorded; every output says so. See `moesim trace formats`."""
+
+    layers: int = Field(4, ge=1, le=1024, description="that differ; the model's are these, repeated")
+    requests: int = Field(16, ge=1, le=100_000)
+    prompt: int = Field(128, ge=0, le=100_000, description="tokens of each request's prompt")
+    output: int = Field(128, ge=0, le=100_000, description="tokens of each request's answer")
+    skew: float = Field(0.6, ge=0, le=10, description="Zipf exponent of the experts' popularity; 0 uniform (assumed)")
+    stickiness: float = Field(0.2, ge=0, le=1, description="chance that an expert stays for the next token (assumed)")
+    affinity: float = Field(0.0, ge=0, le=1, description="chance that an expert brings its successor with it")
+    drift: float = Field(0.0, ge=0, le=1, description="chance that a token changes its request's topic")
+
+
 class TraceSpec(Spec):
     """The routing that is replayed."""
 
-    file: str = Field(min_length=1, description="a moesim trace, relative to the scenario's file")
+    file: str = Field(min_length=1, description="a moesim trace, relative to the scenario's file; 'none': no trace")
+    synthetic: SyntheticSpec | None = Field(None, description="with file: none, routing out of chance (serving only)")
     stand_in: bool = Field(
         False,
         description="the trace is another model's with the same experts and top-k; its layers are repeated as needed. "
@@ -190,10 +209,21 @@ class Scenario(Spec):
 
     question: str = Field("", description="what the run is to answer; the report opens with it")
     model: str = Field(min_length=1, description="a language-model card; `moesim models list`")
-    trace: Annotated[TraceSpec, Short("file")]
+    trace: Annotated[TraceSpec, Short("file")] = TraceSpec(file=NO_TRACE)
     hardware: Annotated[HardwareSpec, Short("node")]
     policies: PoliciesSpec = PoliciesSpec()
     memory: MemorySpec = MemorySpec()
     precision: PrecisionSpec = PrecisionSpec()
     workload: WorkloadSpec = WorkloadSpec()
+    serving: ServingSpec | None = Field(None, description="requests that arrive, served by replicas of the model")
+    arrivals: ArrivalsSpec | None = Field(None, description="of serving: which requests come when")
     seed: int = Field(0, ge=0, le=2**63 - 1, description="of everything random")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Scenario:
+        if (self.serving is None) != (self.arrivals is None):
+            given, lacks = ("arrivals", "serving") if self.serving is None else ("serving", "arrivals")
+            raise ValueError(f"has {given}: and no {lacks}: | hint: serving needs both")
+        if self.serving is None and self.trace.file == NO_TRACE:
+            raise ValueError("trace is required | hint: add this key")
+        return self

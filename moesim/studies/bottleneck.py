@@ -23,8 +23,8 @@ from moesim.hardware import load_link
 from moesim.policies import api
 from moesim.results import Result
 from moesim.results.result import Bottleneck, WhatIf
-from moesim.scenario.build import random_stream
 from moesim.scenario.run import Run
+from moesim.scenario.streams import random_stream
 from moesim.scenario.time_use import limit_shares
 from moesim.setup import Setup
 from moesim.traces.trace import DECODE

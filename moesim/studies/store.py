@@ -111,23 +111,23 @@ def key_of(file: ScenarioFile) -> str:
         OSError: a file that the scenario names can't be read.
     """
     scenario = file.scenario.model_dump(mode="json")
-    named = {name: _digest_of(file.folder / name) for name in sorted(set(files_named(scenario)))}
+    digests = {name: _digest_of(file.folder / name) for name in sorted(set(texts_of(scenario)))}
+    named = {name: digest for name, digest in digests.items() if digest}
     code = file.code if any(map(plug_ins.is_file, named)) else ""  # what was refused may be allowed the next time
     text = json.dumps([code_digest(), plug_ins.versions(), scenario, named, code], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def files_named(value: Any) -> Iterator[str]:
-    """Every file that a scenario names: whatever stands below a key ``file``, or is called like code or a table."""
+def texts_of(value: Any) -> Iterator[str]:
+    """Every text of a scenario: each may name a file."""
     if isinstance(value, Mapping):
-        for key, below in value.items():
-            if isinstance(below, str) and (key == "file" or below.endswith((".py", ".csv"))):
-                yield below
-            else:
-                yield from files_named(below)
+        for below in value.values():
+            yield from texts_of(below)
     elif isinstance(value, Sequence) and not isinstance(value, str):
         for item in value:
-            yield from files_named(item)
+            yield from texts_of(item)
+    elif isinstance(value, str) and value:
+        yield value
 
 
 @cache
@@ -141,10 +141,13 @@ def code_digest() -> str:
 
 
 def _digest_of(path: Path) -> str:
-    """Of a file's bytes, or of all files of a folder; ``absent`` where there is none."""
-    if not path.exists():
-        return "absent"
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    """Of a file's bytes, or of those of a trace's folder; "" where there is neither."""
+    try:
+        files = [path] if path.is_file() else sorted(path.glob("*")) if any(path.glob("*.npy")) else []
+    except (OSError, ValueError):  # no possible name of a file
+        return ""
+    if not files:
+        return ""
     stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
     return _digest_of_files(tuple(stats))
 
