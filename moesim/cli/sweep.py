@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from moesim.cli.console import JsonOption, err, many_runs, out, output_folder, print_table
+from moesim.cli.console import AllowCodeOption, JsonOption, err, many_runs, out, output_folder, print_table
 from moesim.units import format_seconds
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def sweep(
         str | None, typer.Option(help="Of a running Ray cluster, or `auto`; default: one of this machine's own.")
     ] = None,
     retry: Annotated[bool, typer.Option("--retry-failed", help="Run again what has failed before.")] = False,
+    allow_code: AllowCodeOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run a scenario with its keys varied: a grid, random draws, or both.
@@ -53,7 +54,8 @@ def sweep(
                 last[:] = [now]
                 tell(now)
 
-            result = run_sweep(wanted, base, store or folder / "runs", runner, retry=retry, progress=watch)
+            kept = store or folder / "runs"
+            result = run_sweep(wanted, base, kept, runner, retry=retry, allow_code=allow_code, progress=watch)
         outputs = {"sweep.json": result.to_json(), "sweep.csv": result.to_csv()}
         for name, text in outputs.items():
             write_text(folder / name, text)

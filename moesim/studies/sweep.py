@@ -114,20 +114,24 @@ def run_sweep(
     executor: Executor,
     *,
     retry: bool = False,
+    allow_code: bool = False,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> SweepResult:
     """Run every point that the store has not, and gather all of them, failures beside successes.
 
     Args:
         retry: run again what has failed before.
+        allow_code: run policies that scenarios name as files.
 
     Raises:
         FileError, ScenarioError: the base scenario is wrong by itself.
     """
     scenario = load_scenario(base).scenario
     points = points_of(sweep)
+    where = (base.resolve(), store.resolve())
     tasks = [
-        Task(base.resolve(), tuple(point.items()), store.resolve(), name_of(point), retry=retry) for point in points
+        Task(where[0], tuple(point.items()), where[1], name_of(point), retry=retry, allow_code=allow_code)
+        for point in points
     ]
     endings = run_all(tasks, executor, progress)
     rows = list(_rows(points, tasks, endings))

@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 Name = TypeVar("Name", bound=str)
 #: Each point of a grid is so many times the one before.
 _CONTEXT_RATIO, _QUERY_RATIO, _LOAD_RATIO = 1.2, 1.15, 1.02
-#: Attention of prompts works in blocks of so many queries; the first stairs of its time have both their edges as points.
+#: Attention of prompts works in blocks of so many queries; the first stairs of its time have points at both edges.
 _BLOCK, _STAIRS = 128, 16
 #: Loads up to this many pairs have a point each.
 _EXACT_LOADS = 1024
