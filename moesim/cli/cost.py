@@ -47,6 +47,10 @@ def measured(
         Path, typer.Argument(metavar="FILE.parquet", help="Measurements, as described in moesim.studies.measured.")
     ],
     table: Annotated[str, typer.Option(help="moe_layer, gemm, attention_decode, collectives, moe_all_to_all, ...")],
+    stats: Annotated[
+        Path | None,
+        typer.Option(help="Workload statistics of MoE layers; default: moe_workload_stats.parquet beside FILE."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Score the cost forms on a table of measurements: errors by GPU, size and slice, naive rooflines beside."""
@@ -54,11 +58,18 @@ def measured(
     from moesim.studies.validate_measured import validate_table
 
     with progress("scoring"):
-        found = validate_table(file, table)
+        found = validate_table(file, table, stats)
     if as_json:
         print_json(found.as_json())
-    else:
-        out().print("\n".join(validation_lines(found)), markup=False)
+        return
+    out().print("\n".join(validation_lines(found)), markup=False)
+    overall = vars(found.overall)
+    scores = ", ".join(f"{name} {value} %" for name, value in overall.items() if name != "n" and value is not None)
+    out().print(f"\nall {found.overall.n} rows: {scores or 'none inside of the domain'}", markup=False)
+    for note in found.notes:
+        out().print(note, markup=False)
+    for reason, rows in found.outside.items():
+        out().print(f"! outside of the form's domain: {rows} rows ({reason})", style="yellow", markup=False)
 
 
 @validate.command("costs")

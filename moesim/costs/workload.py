@@ -93,7 +93,8 @@ def _whole(wanted: NDArray[np.float64], pairs: int, most: int) -> Ints:
         if missing > 0:
             able = np.flatnonzero(loads < most)
             count = min(missing, len(able))
-            loads[able[np.arange(count) * len(able) // count]] += 1
+            rounds = max(1, min(missing // len(able), int(most - loads[able].max())))  # so often all able get one each
+            loads[able[np.arange(count) * len(able) // count]] += rounds
         else:
             fullest = np.argsort(-loads, kind="stable")[: min(-missing, int((loads > 0).sum()))]
             loads[fullest] -= 1

@@ -149,11 +149,12 @@ def score_table(table: Table, kind: Kind, prediction: Prediction) -> Validation:
     """Compare predictions with the table's latencies, cell by cell."""
     measured = table.number("latency_us") * 1e-6
     outside = dict(prediction.outside)
-    useless = ~(measured > 0) & ~np.isnan(prediction.seconds)
+    measured = np.where(np.isfinite(measured) & (measured > 0), measured, np.nan)
+    useless = np.isnan(measured) & ~np.isnan(prediction.seconds)
     if useless.any():
         outside["latency_us missing or not above zero"] = int(useless.sum())
     with np.errstate(divide="ignore", invalid="ignore"):
-        error = np.where(measured > 0, prediction.seconds / measured - 1, np.nan)
+        error = prediction.seconds / measured - 1
         naive = {name: seconds / measured - 1 for name, seconds in prediction.naive.items()}
     fitted = np.zeros(table.size, dtype=bool)
     for rows, how in prediction.constants:

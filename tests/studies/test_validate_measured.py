@@ -99,3 +99,62 @@ def test_the_fitted_gpus_stay_inside_the_targets(shared_data):
         if cell.slice == "bfloat16 tp*ep<=8":
             assert cell.score.mape < MUST[cell.bucket], cell
             assert cell.score.mape < min(value for value in cell.naive.values() if value is not None), cell
+
+
+def test_sizes_that_no_layer_can_have_are_left_out_and_named(moe_table):
+    tokens = [float("nan"), 0, -5, 8, 8, 8, 8]
+    path = moe_table({"tokens": tokens, "topk": [8, 8, 8, 999, 8, 8, 8], "ep": [1, 1, 1, 1, 3, 1, 1],
+                      "latency_us": [100.0] * 5 + [float("inf"), 100.0]})  # fmt: skip
+    found = validate_table(path, "moe_layer")
+    assert found.overall.n == 1
+    assert found.outside == {
+        "tokens missing or not above zero": 3,
+        "topk above experts": 1,
+        "experts do not divide over ep": 1,
+        "latency_us missing or not above zero": 1,
+    }
+
+
+def test_columns_that_nobody_asked_for_are_no_fault(moe_table):
+    nested = [{"a": 1}, {"a": 2}]
+    assert validate_table(moe_table({"tokens": [8, 9], "notes": nested, "extra": [1, 2]}), "moe_layer").overall.n == 2
+
+
+def test_a_column_of_the_wrong_kind_is_refused(moe_table):
+    with pytest.raises(FileError, match="tokens must hold numbers"):
+        validate_table(moe_table({"tokens": ["8"]}), "moe_layer")
+    with pytest.raises(FileError, match="gpu must hold text"):
+        validate_table(moe_table({"tokens": [8], "gpu": [1]}), "moe_layer")
+
+
+def test_a_file_without_rows_has_no_score(moe_table):
+    columns = {name: arrow.array([], kind) for name, kind in (("tokens", "int64"), ("gpu", "string"))}
+    columns |= {name: arrow.array([], "string") for name in ("backend", "dtype", "distribution")}
+    numbers = ("hidden", "intermediate", "experts", "topk", "tp", "ep", "latency_us")
+    columns |= {name: arrow.array([], "float64") for name in numbers}
+    found = validate_table(moe_table(columns), "moe_layer")
+    assert (found.cells, found.overall.n, found.overall.mape) == ((), 0, None)
+
+
+def test_many_token_counts_are_drawn_at_some_and_interpolated(moe_table):
+    tokens = list(range(1, 2001))
+    path = moe_table({"tokens": tokens, "distribution": ["power_law_1.2"] * 2000, "ep": [2] * 2000})
+    found = validate_table(path, "moe_layer")
+    assert found.overall.n == 2000
+    assert found.notes[1] == "of these, 2000 between the token counts for which draws were made"
+
+
+def test_a_layer_by_its_activated_experts_is_scored_for_the_model_it_names(tmp_path):
+    path = tmp_path / "rows.parquet"
+    rows = {
+        "gpu": ["h100_sxm"] * 3,
+        "model": ["Qwen3-30B-A3B-Instruct-2507", "Qwen/Qwen3-30B-A3B", "Abacus-1B"],
+        "tokens": [16, 16, 16],
+        "activated_experts": [64, 128, 64],
+        "latency_us": [250.0, 480.0, 1.0],
+    }
+    parquet.write_table(arrow.table(rows), path)
+    found = validate_table(path, "moe_activated")
+    assert found.outside == {"model Abacus-1B: no card of a model with experts": 1}
+    assert found.overall.n == 2
+    assert found.cells[0].naive.keys() == {"roofline, all experts", "roofline, distinct experts"}

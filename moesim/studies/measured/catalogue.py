@@ -7,6 +7,7 @@ from pathlib import Path
 from moesim.costs import attention, collective, dispatch, gemm, moe_layer
 from moesim.costs.fitted import Form
 from moesim.errors import FileError, nearest
+from moesim.studies.measured.activated import MOE_ACTIVATED
 from moesim.studies.measured.communication import ALL_TO_ALL, COLLECTIVES
 from moesim.studies.measured.kernels import DECODE, GEMM, PREFILL
 from moesim.studies.measured.kinds import Kind
@@ -25,7 +26,9 @@ FORMS: dict[str, Form] = {
         dispatch.LOW_LATENCY,
     )
 }
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (MOE_LAYER, GEMM, COLLECTIVES, ALL_TO_ALL, DECODE, PREFILL)}
+KINDS: dict[str, Kind] = {
+    kind.name: kind for kind in (MOE_LAYER, MOE_ACTIVATED, GEMM, COLLECTIVES, ALL_TO_ALL, DECODE, PREFILL)
+}
 STATS = "moe_workload_stats.parquet"
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from moesim.costs import collective, dispatch
 from moesim.costs.collective import OPERATIONS, bus_bytes
 from moesim.costs.fitted import Floats
-from moesim.studies.measured.kinds import Group, Kind, Prepared, by_limit, by_tokens, card_of, card_peaks
+from moesim.studies.measured.kinds import Group, Kind, Prepared, by_limit, by_tokens, card_of, card_peaks, positive
 from moesim.studies.measured.table import Ints, Table
 
 _SIZES = ((65536.0, "<=64KB"), (4194304.0, "<=4MB"))
@@ -31,8 +31,12 @@ def prepare_collectives(table: Table, _stats: Table | None) -> Prepared:
     """The rows of ``collectives`` by GPU, and library, operation and level as the stack."""
     prepared = Prepared()
     gpus, nodes = table.number("gpus"), table.number("nodes", 1.0)
-    for (gpu, impl, operation, dtype), rows in table.groups(("gpu", "impl", "op", "dtype")):
-        card = card_of(gpu)
+    usable = positive(table, ("bytes",), prepared)
+    alone = usable & ~(gpus >= 2)
+    prepared.leave_out("gpus missing or below two", int(alone.sum()))
+    usable &= ~alone
+    for (gpu, impl, operation, dtype), every in table.groups(("gpu", "impl", "op", "dtype")):
+        rows, card = every[usable[every]], card_of(gpu)
         if card is None or card_peaks(card, "bf16").link_bytes_per_s <= 0:
             prepared.leave_out(f"gpu {gpu}: no card with a link between GPUs", len(rows))
             continue
@@ -81,8 +85,9 @@ def prepare_dispatch(table: Table, _stats: Table | None) -> Prepared:
     """The rows of ``moe_all_to_all`` by GPU, and mode and operation as the stack."""
     prepared = Prepared()
     nodes = table.number("nodes", 1.0)
-    for (gpu, mode, operation), rows in table.groups(("gpu", "mode", "op")):
-        card = card_of(gpu)
+    usable = positive(table, ("hidden", "tokens", "topk", "experts"), prepared)
+    for (gpu, mode, operation), every in table.groups(("gpu", "mode", "op")):
+        rows, card = every[usable[every]], card_of(gpu)
         if card is None or card_peaks(card, "bf16").link_bytes_per_s <= 0:
             prepared.leave_out(f"gpu {gpu}: no card with a link between GPUs", len(rows))
         elif mode not in ("normal", "low_latency") or operation not in ("dispatch", "combine"):

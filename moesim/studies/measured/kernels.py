@@ -8,7 +8,7 @@ import numpy as np
 
 from moesim.costs import attention, gemm
 from moesim.costs.fitted import Floats, Form
-from moesim.studies.measured.kinds import Group, Kind, Prepared, by_tokens, card_of, everything, one_slice
+from moesim.studies.measured.kinds import Group, Kind, Prepared, by_tokens, card_of, everything, one_slice, positive
 from moesim.studies.measured.table import Ints, Table
 
 _DTYPES = ("bfloat16", "float16", "half", "bf16", "fp16", "")
@@ -19,8 +19,9 @@ _ATTENTION = ("batch", "seq", "heads", "kv_heads", "head_dim")
 def prepare_gemm(table: Table, _stats: Table | None) -> Prepared:
     """The rows of ``gemm`` by GPU and backend."""
     prepared = Prepared()
-    for (gpu, backend, dtype), rows in table.groups(("gpu", "backend", "dtype")):
-        card = card_of(gpu)
+    usable = positive(table, ("m", "n", "k"), prepared)
+    for (gpu, backend, dtype), every in table.groups(("gpu", "backend", "dtype")):
+        rows, card = every[usable[every]], card_of(gpu)
         if card is None:
             prepared.leave_out(f"gpu {gpu}: no hardware card", len(rows))
         elif dtype not in _DTYPES:
@@ -40,8 +41,9 @@ def attention_stack(kernel_source: str) -> str:
 def prepare_attention(form: Form, table: Table, _stats: Table | None) -> Prepared:
     """The rows of an attention table by GPU and kernel."""
     prepared = Prepared()
-    for (gpu, source, dtype, kv_dtype), rows in table.groups(("gpu", "kernel_source", "dtype", "kv_dtype")):
-        card = card_of(gpu)
+    usable = positive(table, _ATTENTION, prepared)
+    for (gpu, source, dtype, kv_dtype), every in table.groups(("gpu", "kernel_source", "dtype", "kv_dtype")):
+        rows, card = every[usable[every]], card_of(gpu)
         if card is None:
             prepared.leave_out(f"gpu {gpu}: no hardware card", len(rows))
         elif dtype not in _DTYPES or kv_dtype not in (*_DTYPES, *_KV_BYTES):

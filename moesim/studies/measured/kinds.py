@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -86,6 +86,17 @@ class Kind:
     buckets: Callable[[Table], tuple[Ints, tuple[str, ...]]]
     slices: Callable[[Table], tuple[Ints, tuple[str, ...]]]
     range_columns: tuple[str, ...] = ()
+
+
+def positive(table: Table, names: Sequence[str], prepared: Prepared) -> NDArray[np.bool_]:
+    """Rows where all of some columns are numbers above zero; the others are left out, by the column at fault."""
+    usable = np.ones(table.size, dtype=bool)
+    for name in names:
+        values = table.number(name, 1.0) if name not in table.numbers else table.numbers[name]
+        wrong = ~(np.isfinite(values) & (values > 0))
+        prepared.leave_out(f"{name} missing or not above zero", int((usable & wrong).sum()))
+        usable &= ~wrong
+    return usable
 
 
 def card_of(gpu: str) -> str | None:

@@ -16,10 +16,12 @@ from moesim.costs.fitted import Floats
 from moesim.costs.moe_kernels import FIXED_TILES, OLD_RELEASES, moe_stack, tuned_shapes
 from moesim.costs.moe_layer import FORM, naive_seconds, uniform_distinct
 from moesim.costs.workload import known, rank_share
-from moesim.studies.measured.kinds import Group, Kind, Prepared, by_tokens, capability, card_of
+from moesim.studies.measured.kinds import Group, Kind, Prepared, by_tokens, capability, card_of, positive
 from moesim.studies.measured.table import Ints, Table, group_codes
 
 FEW_PAIRS = 1 / 11
+#: Most token counts of one combination of experts, top-k and ranks for which draws are made.
+DRAWN_COUNTS = 64
 #: Arithmetic and bytes per weight (with scales of 128 x 128 blocks) of each dtype that the forms cover.
 DTYPES = {"bfloat16": ("bf16", 2.0), "fp8_block": ("fp8", 1.0 + 4 / 128**2)}
 COLUMNS = (
@@ -32,12 +34,13 @@ _STATS = ("tokens", "experts", "topk", "ep")
 def prepare(table: Table, stats: Table | None) -> Prepared:
     """The table's rows by GPU and stack."""
     prepared = Prepared()
-    share = _shares(table, stats, prepared)
+    usable = _usable(table, prepared)
+    share = _shares(table, stats, usable, prepared)
     gated = table.number("gated", 1.0)
     names = ("gpu", "backend", "kernel_source", "dtype", "distribution")
     merged: dict[tuple[str, str, str, str], list[Ints]] = {}
     for (gpu, backend, source, dtype, distribution), rows in table.groups(names):
-        card = card_of(gpu)
+        rows, card = rows[usable[rows]], card_of(gpu)
         if card is None:
             prepared.leave_out(f"gpu {gpu}: no hardware card", len(rows))
         elif dtype not in DTYPES:
@@ -46,7 +49,8 @@ def prepare(table: Table, stats: Table | None) -> Prepared:
             prepared.leave_out(f"distribution {distribution}", len(rows))
         else:
             stack = moe_stack(backend or "vllm", source, capability(card))
-            merged.setdefault((gpu, card, stack, dtype), []).append(rows)
+            if len(rows):
+                merged.setdefault((gpu, card, stack, dtype), []).append(rows)
     for (gpu, card, stack, dtype), parts in sorted(merged.items()):
         rows = np.sort(np.concatenate(parts))
         work = _work(table, rows, share, gated, stack, card, dtype)
@@ -58,6 +62,22 @@ def prepare(table: Table, stats: Table | None) -> Prepared:
         }
         prepared.groups.append(Group(FORM, gpu, card, stack + suffix, rows, work, naive, DTYPES[dtype][0]))
     return prepared
+
+
+def _usable(table: Table, prepared: Prepared) -> NDArray[np.bool_]:
+    """Rows whose sizes a layer can have; the others are left out."""
+    usable = positive(table, (*_STATS, "tp", "hidden", "intermediate"), prepared)
+    experts, topk = table.number("experts", 1.0), table.number("topk", 1.0)
+    ranks, slices = table.number("ep", 1.0), table.number("tp", 1.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        for reason, wrong in (
+            ("topk above experts", topk > experts),
+            ("experts do not divide over ep", experts % ranks != 0),
+            ("intermediate below tp", table.number("intermediate", 1.0) < slices),
+        ):
+            prepared.leave_out(reason, int((usable & wrong).sum()))
+            usable &= ~wrong
+    return usable
 
 
 def _work(
@@ -93,31 +113,47 @@ def _work(
     }
 
 
-def _shares(table: Table, stats: Table | None, prepared: Prepared) -> Floats:
+def _shares(table: Table, stats: Table | None, usable: NDArray[np.bool_], prepared: Prepared) -> Floats:
     """Pairs and distinct experts of each row's rank; notes where they are from. [rows, 2]"""
     share = np.ones((table.size, 2))
-    looked_up = drawn = 0
+    looked_up = drawn = between = 0
     numbers = [table.number(name, 1.0) for name in _STATS]
     for (distribution,), rows in table.groups(("distribution",)):
-        if not known(distribution):
+        rows = rows[usable[rows]]
+        if not known(distribution) or not len(rows):
             continue
         listed = _listed(stats, distribution)
-        keys, count = group_codes([column[rows] for column in numbers])
+        keys, count = group_codes([column[rows] for column in numbers[1:]])
         order = np.argsort(keys, kind="stable")
         bounds = np.searchsorted(keys[order], np.arange(count + 1))
         for start, end in pairwise(bounds.tolist()):
             members = rows[order[start:end]]
-            tokens, experts, topk, ranks = (int(column[members[0]]) for column in numbers)
-            found = listed.get((tokens, experts, topk, ranks))
-            if found is None:
-                drawn += len(members)
-                rank = rank_share(distribution, tokens, experts, topk, ranks)
-                found = (rank.pairs, rank.distinct)
-            else:
-                looked_up += len(members)
-            share[members] = found
+            experts, topk, ranks = (int(column[members[0]]) for column in numbers[1:])
+            counts, of_member = np.unique(numbers[0][members].astype(np.int64), return_inverse=True)
+            found = np.full((len(counts), 2), np.nan)
+            for place, tokens in enumerate(counts.tolist()):
+                found[place] = listed.get((tokens, experts, topk, ranks), np.nan)
+            missing = np.flatnonzero(np.isnan(found[:, 0]))
+            found[missing] = _drawn(distribution, counts[missing], experts, topk, ranks)
+            of_drawn = int(np.isin(of_member, missing).sum())
+            looked_up, drawn = looked_up + len(members) - of_drawn, drawn + of_drawn
+            between += of_drawn if len(missing) > DRAWN_COUNTS else 0
+            share[members] = found[of_member]
     prepared.notes.append(f"routing of {looked_up} rows from workload statistics, of {drawn} from moesim's own draws")
+    if between:
+        prepared.notes.append(f"of these, {between} between the token counts for which draws were made")
     return share
+
+
+def _drawn(distribution: str, counts: Ints, experts: int, topk: int, ranks: int) -> Floats:
+    """Pairs and distinct experts for each token count; of many counts, some are drawn and the rest interpolated."""
+    known_at = counts
+    if len(counts) > DRAWN_COUNTS:
+        grid = np.geomspace(counts[0], counts[-1], DRAWN_COUNTS).round().astype(np.int64)
+        known_at = np.unique(np.concatenate([grid, [counts[0], counts[-1]]]))
+    ranked = [rank_share(distribution, tokens, experts, topk, ranks) for tokens in known_at.tolist()]
+    columns = np.array([[rank.pairs, rank.distinct] for rank in ranked]).reshape(-1, 2).T
+    return np.stack([np.interp(counts, known_at, column) for column in columns], axis=1) if len(counts) else columns.T
 
 
 def _listed(stats: Table | None, distribution: str) -> dict[tuple[int, ...], tuple[float, float]]:

@@ -14,6 +14,8 @@ from moesim.errors import FileError, nearest
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+#: Columns that hold text; what else is needed holds numbers.
+TEXTS = ("gpu", "model", "backend", "dtype", "distribution", "op", "mode")
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,11 @@ def group_codes(columns: Sequence[Floats]) -> tuple[Ints, int]:
 def read_table(path: Path, needed: Sequence[str] = ()) -> Table:
     """A Parquet file.
 
+    Args:
+        needed: columns that it must have: text those of :data:`TEXTS`, the others numbers.
+
     Raises:
-        FileError: no pyarrow, no such file, not Parquet, or columns are missing.
+        FileError: no pyarrow, no such file, not Parquet, or columns are missing or of the wrong kind.
     """
     try:
         import pyarrow as arrow
@@ -103,13 +108,26 @@ def read_table(path: Path, needed: Sequence[str] = ()) -> Table:
     texts: dict[str, tuple[Ints, tuple[str, ...]]] = {}
     for name in content.column_names:
         column = content.column(name).combine_chunks()
-        if arrow.types.is_integer(column.type) or arrow.types.is_floating(column.type):
-            numbers[name] = column.cast(arrow.float64()).to_numpy(zero_copy_only=False)
-        elif arrow.types.is_boolean(column.type):
-            numbers[name] = column.cast(arrow.int8()).cast(arrow.float64()).to_numpy(zero_copy_only=False)
-        else:
-            texts[name] = _text(arrow, column)
+        try:
+            if _is_numeric(arrow, column.type):
+                numbers[name] = column.cast(arrow.float64()).to_numpy(zero_copy_only=False)
+            elif arrow.types.is_boolean(column.type):
+                numbers[name] = column.cast(arrow.int8()).cast(arrow.float64()).to_numpy(zero_copy_only=False)
+            else:
+                texts[name] = _text(arrow, column)
+        except (arrow.ArrowNotImplementedError, arrow.ArrowInvalid):
+            if name in needed:
+                told = f"column {name} holds neither numbers nor text (it is {column.type})"
+                raise FileError.of(str(path), told) from None
+    if wrong := [name for name in needed if name not in (texts if name in TEXTS else numbers)]:
+        told = ", ".join(f"{name} must hold {'text' if name in TEXTS else 'numbers'}" for name in wrong)
+        raise FileError.of(str(path), f"column {told}")
     return Table(path.stem, content.num_rows, numbers, texts)
+
+
+def _is_numeric(arrow: Any, kind: Any) -> bool:
+    types = arrow.types
+    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
 
 
 def _text(arrow: Any, column: Any) -> tuple[Ints, tuple[str, ...]]:
