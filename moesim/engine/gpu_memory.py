@@ -231,4 +231,5 @@ def _partition(setup: Setup, tier: TierSetup, sizes: NDArray[np.int64]) -> Cache
         per_layer=tier.per_layer,
         training_uses=tier.training_uses,
         layer_bytes=tier.layer_bytes,
+        pinned=tier.pinned,
     )

@@ -20,6 +20,7 @@ from moesim.engine.host_memory import HostMemory
 from moesim.engine.links import Admission, Link
 from moesim.engine.misses import Misses
 from moesim.engine.outcome import HIT, LATE, MISS, ComputeSpan, Outcome, Wait
+from moesim.engine.proposals import Proposals
 from moesim.engine.transfers import Cause, Transfer
 from moesim.policies.api import (
     ABSENT,
@@ -123,9 +124,7 @@ class OffloadNode:
         self._low_expert_s = [] if low is None else low.expert.total_s.tolist()
         self._lookup_start: list[int] = visits.lookup_start.tolist()
         self._lookup_key: list[int] = visits.lookup_key.tolist()
-        candidates = self._setup.candidates
-        self._proposal_start, self._proposal_key = candidates.start.tolist(), candidates.key.tolist()
-        self._proposal_target = candidates.target.tolist()
+        self._proposals = Proposals(self._setup, self._sent_for)
 
     # ---- The GPU ---------------------------------------------------------------------------------------------------
 
@@ -224,6 +223,10 @@ class OffloadNode:
                 return coming if thing in self._transfers else here
         return ABSENT
 
+    def _sent_for(self, key: int) -> int:
+        """As :meth:`_where`, of the expert in full; COMING also where it waits to be brought."""
+        return COMING if key in self._transfers else HERE if self._gpu.holds(key) else ABSENT
+
     def _form(self, key: int, action: int) -> int:
         """In which form the expert is used; where a prefetch of the whole waits, nothing is streamed beside it."""
         form = FORMS.get(action, FULL)
@@ -256,17 +259,21 @@ class OffloadNode:
     def _prefetch(self, visit: int) -> None:
         """Send for what the policy proposes at this visit."""
         counts = self._gpu.counts
-        for proposal in range(self._proposal_start[visit], self._proposal_start[visit + 1]):
-            key, target = self._proposal_key[proposal], self._proposal_target[proposal]
+        for key, target, form in self._proposals.at(visit):
             counts.proposed += 1
-            waiting = self._transfers.get(key)
+            waiting = self._transfers.get(self._gpu.number(key, form))
             if waiting is not None:
                 waiting.visit = max(waiting.visit, target)
-            streamed = self._gpu.number(key, STREAMED) in self._transfers
-            if waiting is not None or streamed or self._gpu.holds(key):
+            if waiting is not None or self._on_its_way(key, form):
                 counts.redundant += 1
             else:
-                self._send(Transfer(key, target, lookup=-1))
+                self._send(Transfer(key, target, lookup=-1, form=form))
+
+    def _on_its_way(self, key: int, form: int) -> bool:
+        """Whether the expert is there or comes already, in this form or a better one."""
+        streamed, whole = self._gpu.number(key, STREAMED), self._gpu.number(key, FULL)
+        held = self._gpu.holds(self._gpu.number(key, form)) or self._gpu.holds(whole)
+        return held or streamed in self._transfers or whole in self._transfers
 
     def _withdraw_stale(self, visit: int) -> None:
         """Prefetches for this visit that still wait, and that its router did not choose, are off.

@@ -34,6 +34,7 @@ interpreted in the SimPy engine and compiled in the replay, from the same source
     class Params
     needs_future = True                   proposals made from what the trace does next (an oracle, a modelled guess)
     def candidates(params, visits, trace, rng) -> Candidates
+    def choose(offered) -> None           optional: which of a visit's proposals go out now (see :class:`Offered`)
 
 A *causal annotator*: at each visit it lists keys for later visits, most wanted first, from what is known when that
 visit's router has spoken. The engine drops what is resident or on its way, and issues the rest behind the demands.
@@ -53,6 +54,8 @@ an expert for this visit only, through space of its own.
 **Precision** (``policies/precision/NAME.py``): in how many bits experts are stored; see that package.
 
 **Split** (``policies/split/NAME.py``): how a cache is shared out among layers; see that package.
+
+**Batching** (``policies/batching/NAME.py``): which requests decode together; see that package.
 
 **Placement** (``policies/placement/NAME.py``) says which physical expert lies on which rank of a cluster::
 
@@ -89,7 +92,7 @@ Floats = NDArray[np.float64]
 #: The expert and the rank of each slot. [layers, slots] each
 Placed = tuple[Ints, Ints]
 
-FAMILIES = ("caching", "prefetch", "on_miss", "precision", "split", "placement")
+FAMILIES = ("caching", "prefetch", "on_miss", "precision", "split", "batching", "placement")
 #: What becomes of a lookup. FETCH stands also for an expert that is there: it is computed on the GPU, unchanged.
 FETCH, CPU, STREAM, LOW, SKIP, SUBSTITUTE = range(6)
 CHANGE_OUTPUT = (LOW, SKIP, SUBSTITUTE)
@@ -105,6 +108,7 @@ _OPTIONAL = {
     "on_bypass": ["state_i", "state_f", "key", "now", "note"],
     "preload": ["params", "context"],
 }
+_OPTIONAL_PREFETCH = {"choose": ["offered"]}
 _OPTIONAL_PLACEMENT = {"split": ["params", "load", "logical", "rank"]}
 _SIGNATURES: dict[str, dict[str, list[str]]] = {
     "caching": {
@@ -118,6 +122,7 @@ _SIGNATURES: dict[str, dict[str, list[str]]] = {
     "on_miss": {"initial_state": ["params"]},
     "precision": {},
     "split": {"slots": ["params", "facts"]},
+    "batching": {"group": ["params", "paths", "batch"]},
     "placement": {"place": ["params", "profile", "rng"]},
 }
 #: One of them; families other than these have none.
@@ -142,12 +147,14 @@ class CacheContext:
         capacity_bytes: space of this cache.
         experts_per_layer: key // experts_per_layer is the (cache-local) layer.
         training_uses: activations of each key in the training split, or None. [keys]
+        pinned: keys that are there from the start and never leave; their space is part of the capacity.
     """
 
     sizes: NDArray[np.int64]
     capacity_bytes: int
     experts_per_layer: int
     training_uses: NDArray[np.int64] | None = None
+    pinned: tuple[int, ...] = ()
 
     @property
     def num_keys(self) -> int:
@@ -168,11 +175,43 @@ class Candidates:
         start: the proposals of visit v are ``start[v]:start[v + 1]``. [visits + 1]
         key: (layer, expert) keys. [proposals]
         target: the visit that each is meant for, later than v. [proposals]
+        tokens: that are expected to use it, where the policy says so. [proposals]
+        low: whether a copy in low precision is to come, where the policy says so. [proposals]
     """
 
     start: Ints
     key: Ints
     target: Ints
+    tokens: Ints | None = None
+    low: NDArray[np.bool_] | None = None
+
+    def behind(self, visits: int) -> Candidates:
+        """Without the first ``visits``, and as if there had been none."""
+        first = int(self.start[visits])
+        tokens = None if self.tokens is None else self.tokens[first:]
+        low = None if self.low is None else self.low[first:]
+        return Candidates(self.start[visits:] - first, self.key[first:], self.target[first:] - visits, tokens, low)
+
+
+@dataclass
+class Offered:
+    """A visit's proposals, when they could go out: the argument of ``choose``, which writes ``rank``.
+
+    Attributes:
+        ahead: how many visits ahead each is meant for. [proposals]
+        there: ABSENT, HERE or COMING (sent for already, or under way). [proposals]
+        tokens: that are expected to use it. [proposals]
+        fetch_s, cpu_s, gpu_s: seconds to bring it, and to compute so many tokens on CPU and GPU. [proposals]
+        rank: those with 0 or more go out, in ascending order; -1: not now. 0, 1, 2, … at first. [proposals]
+    """
+
+    ahead: list[int]
+    there: list[int]
+    tokens: list[int]
+    fetch_s: list[float]
+    cpu_s: list[float]
+    gpu_s: list[float]
+    rank: list[int]
 
 
 @dataclass
@@ -224,11 +263,11 @@ def proposals(visits: Visits, visit: Ints, key: Ints, target: Ints, budget: int 
     merged, first, votes = np.unique(visit * visits.num_keys + key, return_index=True, return_counts=True)
     visit, key, target = merged // visits.num_keys, merged % visits.num_keys, target[first]
     order = np.lexsort((first, -votes, target, visit))
-    visit, key, target = visit[order], key[order], target[order]
+    visit, key, target, votes = visit[order], key[order], target[order], votes[order]
     if budget is not None:
         rank = np.arange(len(visit)) - np.searchsorted(visit, visit)
-        visit, key, target = (column[rank < budget] for column in (visit, key, target))
-    return Candidates(np.searchsorted(visit, np.arange(visits.num_visits + 1)), key, target)
+        visit, key, target, votes = (column[rank < budget] for column in (visit, key, target, votes))
+    return Candidates(np.searchsorted(visit, np.arange(visits.num_visits + 1)), key, target, votes)
 
 
 @dataclass(frozen=True)
@@ -298,9 +337,13 @@ class Policy:
         return getattr(self.module, "on_bypass", None)
 
     def preload(self, context: CacheContext) -> list[int]:
-        """Keys that are resident at the start."""
+        """Keys that are resident at the start: the pinned ones, and what the policy wants beside them."""
         preload = getattr(self.module, "preload", None)
-        return list(preload(self.params, context)) if preload else []
+        if preload is None:
+            return list(context.pinned)
+        left = context.capacity_bytes - int(context.sizes[list(context.pinned)].sum())
+        wanted = preload(self.params, replace(context, capacity_bytes=left))
+        return [*context.pinned, *(key for key in wanted if key not in context.pinned)]
 
     def describe(self) -> dict[str, Any]:
         """Name and every parameter, for a Result; of a user's file also the checksum."""
@@ -386,7 +429,7 @@ def check(family: str, name: str, module: ModuleType) -> None:
     choice = _ONE_OF.get(family, {})
     if choice and not any(hasattr(module, function) for function in choice):
         faults.append(Fault(place, "has none of the functions " + ", ".join(choice)))
-    optional = {"caching": _OPTIONAL, "placement": _OPTIONAL_PLACEMENT}.get(family, {})
+    optional = {"caching": _OPTIONAL, "prefetch": _OPTIONAL_PREFETCH, "placement": _OPTIONAL_PLACEMENT}.get(family, {})
     for function, arguments in (choice | optional).items():
         found = getattr(module, function, None)
         if found is not None and list(inspect.signature(found).parameters) != arguments:

@@ -1,8 +1,9 @@
-"""What a layer's routing has been followed by: tables that prefetch policies learn as the trace goes.
+"""What a layer's routing has been followed by: tables that prefetch policies learn.
 
 A *context* is what a token shows at a layer (an expert that it uses, a pair of choices), numbered layer by layer. The
-table counts which experts such tokens used in the next layer. At each step it is asked before it learns, so that what
-it says of a step comes from earlier steps only.
+table counts which experts such tokens used in the next layer. It learns from the training split that the scenario
+names, whose steps come first. Without one it learns as the trace goes: at each step it is asked before it learns, so
+that what it says of a step comes from earlier steps only.
 """
 
 from __future__ import annotations
@@ -17,6 +18,11 @@ from moesim.traces.trace import RoutingTrace
 from moesim.traces.visits import Visits
 
 Ints = NDArray[np.int64]
+
+
+def learns(visits: Visits, step: int) -> bool:
+    """Whether a step is learned from: those of the training split where there is one, else all (after they ran)."""
+    return visits.steps.training == 0 or step < visits.steps.training
 
 
 def routed(visits: Visits, trace: RoutingTrace) -> Ints:
@@ -49,6 +55,8 @@ def follow_ups(visits: Visits, experts: Ints, context: Ints, budget: int | None)
         if len(asked):
             layer, first = np.unique(layer_of_context[asked], return_index=True)
             chosen.add(step, layer, 1, np.add.reduceat(seen[asked] * weight[:, None], first, axis=0))
+        if not learns(visits, step):
+            continue
         token, layer, place, rank = np.nonzero((here >= 0)[..., None] & (following[start:stop] >= 0)[:, :, None, :])
         np.add.at(seen, (here[token, layer, place], following[start:stop][token, layer, rank]), 1)
         tokens[ids] += times

@@ -49,6 +49,8 @@ class ExpertCache:
         for key in policy.preload(context):
             self._hold(key)
             self._keep(key, 0.0)
+        for key in context.pinned:
+            self.locked[key] += 1
 
     def announce(self, layer: int, starts_request: bool) -> None:
         """A router has spoken: tell the policy, if it wants to know.
@@ -211,6 +213,7 @@ def partition(
     per_layer: bool,
     training_uses: NDArray[np.int64] | None = None,
     layer_bytes: Sequence[int] | None = None,
+    pinned: Sequence[int] = (),
 ) -> CachePartition:
     """Caches under one policy; arguments as in :func:`contexts`."""
     parts = contexts(
@@ -220,6 +223,7 @@ def partition(
         per_layer=per_layer,
         training_uses=training_uses,
         layer_bytes=layer_bytes,
+        pinned=pinned,
     )
     return CachePartition(tuple(ExpertCache(policy, context) for context in parts), experts_per_layer)
 
@@ -232,6 +236,7 @@ def contexts(
     per_layer: bool,
     training_uses: NDArray[np.int64] | None = None,
     layer_bytes: Sequence[int] | None = None,
+    pinned: Sequence[int] = (),
 ) -> list[CacheContext]:
     """What each cache's policy knows: a global one, or one for each layer.
 
@@ -239,11 +244,13 @@ def contexts(
         sizes: bytes of each key. [layers * experts_per_layer]
         training_uses: as in :class:`CacheContext`. [layers * experts_per_layer]
         layer_bytes: of each layer's cache; default: equal shares of the capacity. [layers]
+        pinned: keys that never leave.
     """
     parts = len(sizes) // experts_per_layer if per_layer else 1
     uses = np.split(training_uses, parts) if training_uses is not None else [None] * parts
     shares = [capacity_bytes // parts] * parts if layer_bytes is None else layer_bytes
+    keys = len(sizes) // parts
     return [
-        CacheContext(part, share, experts_per_layer, part_uses)
-        for part, share, part_uses in zip(np.split(sizes, parts), shares, uses, strict=True)
+        CacheContext(part, share, experts_per_layer, part_uses, tuple(key % keys for key in pinned if key // keys == n))
+        for n, (part, share, part_uses) in enumerate(zip(np.split(sizes, parts), shares, uses, strict=True))
     ]

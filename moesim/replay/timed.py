@@ -68,6 +68,9 @@ def not_covered(setup: Setup) -> list[Fault]:
     if setup.on_miss.name != "fetch":
         message = f"the compiled replay only fetches what is missing (got {setup.on_miss.name!r})"
         faults.append(Fault("policies.on_miss", message, engine))
+    if setup.prefetch is not None or setup.candidates.low is not None:
+        message = "the compiled replay sends all proposals as they are made, and in full"
+        faults.append(Fault("policies.prefetch", message, engine))
     return faults
 
 
@@ -88,6 +91,7 @@ def replay_timed(setup: Setup) -> Timed:
         per_layer=setup.gpu.per_layer,
         training_uses=setup.gpu.training_uses,
         layer_bytes=setup.gpu.layer_bytes,
+        pinned=setup.gpu.pinned,
     )
     caches = pack(policy, parts)
     work = _work(setup)

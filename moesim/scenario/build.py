@@ -18,10 +18,11 @@ from moesim.scenario.forms import Forms, forms_of
 from moesim.scenario.load import ScenarioFile
 from moesim.scenario.parts import Gathering, Parts, load_parts
 from moesim.scenario.schema import Scenario
-from moesim.scenario.splits import layer_bytes
+from moesim.scenario.splits import layer_bytes, pinned_keys
 from moesim.scenario.stored import Stored, stored_experts
 from moesim.scenario.streams import random_stream
 from moesim.scenario.workload import (
+    pool_of,
     routing_for,
     split_requests,
     steps_of,
@@ -78,7 +79,7 @@ def build(file: ScenarioFile) -> Built:
     has_training = split is None or bool(split.training)
     gathering.load((), lambda: _check_policies(scenario, parts, has_training))
     gathering.stop()
-    steps = gathering.load(("workload",), lambda: steps_of(trace, split, scenario))
+    steps = gathering.load(("workload",), lambda: steps_of(trace, split, scenario, parts.policies["batching"]))
     gathering.stop()
 
     visits = visits_of(trace, steps)
@@ -95,7 +96,7 @@ def build(file: ScenarioFile) -> Built:
     gathering.stop()
     gathering.load((), lambda: stored.check_room(memory.gpu_experts))
     times = gathering.load(("hardware",), lambda: _times(parts, trace, stored))
-    candidates = gathering.load(("policies", "prefetch"), lambda: _candidates(scenario, parts, trace, visits))
+    candidates = gathering.load(("policies", "prefetch"), lambda: _candidates(scenario, parts, trace, visits, training))
     gathering.stop()
     forms = gathering.load((), lambda: forms_of(parts, visits, times, sizes, memory.gpu_experts, uses))
     gathering.stop()
@@ -103,7 +104,8 @@ def build(file: ScenarioFile) -> Built:
         gathering.load(("policies", "schedule"), lambda: _check_schedule(plan, scenario, visits, memory))
         gathering.stop()
         visits, candidates = replace(visits, keep_until=plan.keep_until), plan.proposals
-    gpu = gathering.load((), lambda: _gpu_tier(scenario, parts, forms.gpu_bytes, int(sizes.max()), training, uses))
+    gathering.load(("policies", "prefetch"), lambda: _check_low(candidates, forms))
+    gpu = gathering.load((), lambda: _gpu_tier(scenario, parts, visits, forms.gpu_bytes, sizes, training, uses))
     gathering.stop()
     setup = _setup(scenario, parts, visits, times, stored, memory, gpu, forms, candidates, uses, warmup)
     return Built(
@@ -149,24 +151,46 @@ def _setup(
         streamed=forms.streamed,
         low=forms.low,
         narrow=stored.narrow if stored.narrow.any() else None,
+        prefetch=policies["prefetch"] if hasattr(policies["prefetch"].module, "choose") else None,
     )
 
 
+def _check_low(candidates: Candidates, forms: Forms) -> None:
+    if candidates.low is not None and candidates.low.any() and forms.low is None:
+        told = "it proposes copies in low precision, and the on-miss policy has none"
+        raise ScenarioError.of("", told, "on_miss: hobbit, or low: false")
+
+
 def _gpu_tier(
-    scenario: Scenario, parts: Parts, capacity: int, largest: int, training: Visits | None, uses: Ints | None
+    scenario: Scenario,
+    parts: Parts,
+    visits: Visits,
+    capacity: int,
+    sizes: Ints,
+    training: Visits | None,
+    uses: Ints | None,
 ) -> TierSetup:
     """The GPU's expert cache, split by layers where the scenario wants it."""
     by_layer, split = scenario.policies.scope == "layer", parts.policies["split"]
     shares = None
     if by_layer and split.name != "equal":
-        shares = layer_bytes(split, capacity, largest, parts.model.top_k, training)
-    return TierSetup(parts.policies["caching"], capacity, by_layer, uses, shares)
+        shares = layer_bytes(split, capacity, int(sizes.max()), parts.model.top_k, training)
+    room = shares or ([capacity // visits.num_layers] * visits.num_layers if by_layer else [capacity])
+    pinned = pinned_keys(scenario.memory.pinned, visits.num_layers, visits.num_experts, sizes, room)
+    return TierSetup(parts.policies["caching"], capacity, by_layer, uses, shares, pinned)
 
 
-def _candidates(scenario: Scenario, parts: Parts, trace: RoutingTrace, visits: Visits) -> Candidates:
-    policy = parts.policies["prefetch"]
-    found: Candidates = policy.module.candidates(policy.params, visits, trace, random_stream(scenario.seed, "prefetch"))
-    return found
+def _candidates(
+    scenario: Scenario, parts: Parts, trace: RoutingTrace, visits: Visits, training: Visits | None
+) -> Candidates:
+    """What is proposed; where there is a training split, after its steps, which alone are then learned from."""
+    policy, rng = parts.policies["prefetch"], random_stream(scenario.seed, "prefetch")
+    if training is None or policy.needs_future or visits.num_experts != training.num_experts:
+        found: Candidates = policy.module.candidates(policy.params, visits, trace, rng)
+        return found
+    both = visits_of(trace, visits.steps.after(training.steps))
+    learned: Candidates = policy.module.candidates(policy.params, both, trace, rng)
+    return learned.behind(training.num_visits)
 
 
 def _check_schedule(schedule: Schedule, scenario: Scenario, visits: Visits, memory: MemoryPlan) -> None:
@@ -224,7 +248,7 @@ def _memory(scenario: Scenario, parts: Parts, steps: Steps, trace: RoutingTrace,
     model, node, precisions = parts.model, parts.node, parts.precisions
     wanted, all_experts = scenario.memory, int(sizes.sum())
     longest = int(np.asarray(trace.position)[steps.row].max()) + 1
-    together = int(steps.tokens[steps.phase == DECODE].max(initial=1))
+    together = int(steps.tokens[steps.phase == DECODE].max(initial=1)) * pool_of(parts.policies["batching"])
     kv = parameters.kv_bytes_per_token_per_layer(model, precisions.kv_bytes_per_element) * model.num_layers
     host = {"auto": None, "all": all_experts}
     plan = plan_memory(

@@ -92,6 +92,7 @@ def policy_facts(built: Built) -> dict[str, Any]:
         "precision": built.parts.policies["precision"].describe(),
         "scope": policies.scope,
         "split": built.parts.policies["split"].describe() if policies.scope == "layer" else None,
+        "batching": built.parts.policies["batching"].describe(),
         "rule": setup.rule,
         "link": setup.link,
     }

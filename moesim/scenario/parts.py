@@ -125,6 +125,7 @@ def _choices(scenario: Scenario) -> list[tuple[str, str, PolicyChoice]]:
         ("on_miss", "on_miss", policies.on_miss),
         ("precision", "precision", policies.precision),
         ("split", "split", policies.split),
+        ("batching", "batching", policies.batching),
     ]
 
 

@@ -155,6 +155,7 @@ class PoliciesSpec(Spec):
     rule: Literal["reserve", "evict_after"] = Field(
         "reserve", description="victims leave before a transfer starts, or after the visit (overshooting meanwhile)"
     )
+    batching: Choice = Field(PolicyChoice(name="arrival"), description="which requests decode together")
     link: Literal["demand-first", "fifo"] = Field("demand-first", description="what leaves a link's queue first")
 
 
@@ -167,6 +168,11 @@ class MemorySpec(Spec):
     gpu_reserve: Annotated[
         str, Size(), Field(description="GPU memory for the driver's context, activations and workspace (assumed)")
     ] = "1 GiB"
+    pinned: list[Annotated[str, Field(pattern=r"^\d+:(\d+|\*)$")]] = Field(
+        default_factory=list,
+        description="experts that never leave the GPU, as 'layer:expert' or 'layer:*', MoE layers counted from 0; "
+        "super experts, say. (Shared experts are always there)",
+    )
     host_experts: Annotated[
         str,
         Size(("auto", "all")),

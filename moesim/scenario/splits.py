@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,6 +35,34 @@ def layer_bytes(policy: Policy, capacity: int, largest: int, top_k: int, trainin
     if (slots < 1).any() or slots.sum() > facts.slots:
         raise PolicyError.of(f"policy {policy.name!r} (split)", f"gives {slots.tolist()}, and there are {facts.slots}")
     return tuple(int(count) * largest for count in slots)
+
+
+def pinned_keys(
+    names: Sequence[str], num_layers: int, num_experts: int, sizes: NDArray[np.int64], room: Sequence[int]
+) -> tuple[int, ...]:
+    """The keys of experts that are named ``layer:expert`` or ``layer:*``.
+
+    Args:
+        room: bytes of the cache, or of each layer's part.
+
+    Raises:
+        ScenarioError: there is no such expert, or they leave less than one expert's space.
+    """
+    keys: set[int] = set()
+    for name in names:
+        layer, _, expert = name.partition(":")
+        if int(layer) >= num_layers or (expert != "*" and int(expert) >= num_experts):
+            told = f"{name!r} is not among {num_layers} MoE layers of {num_experts} experts"
+            raise ScenarioError.of("memory.pinned", told, "layer:expert, both counted from 0")
+        first = int(layer) * num_experts
+        keys.update(range(first, first + num_experts) if expert == "*" else [first + int(expert)])
+    part = len(sizes) // len(room)
+    for number, space in enumerate(room):
+        taken = sum(int(sizes[key]) for key in keys if key // part == number)
+        if taken and taken + int(sizes.max()) > space:
+            told = f"pinned experts take {taken} of {space} bytes, and one more expert must fit"
+            raise ScenarioError.of("memory.pinned", told, "fewer of them, or more memory.gpu_experts")
+    return tuple(sorted(keys))
 
 
 def _facts(training: Visits, slots: int, top_k: int) -> SplitFacts:

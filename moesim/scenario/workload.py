@@ -6,16 +6,19 @@ Faults name their keys from the top of the scenario.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
-from moesim.errors import ScenarioError
+from moesim.errors import PolicyError, ScenarioError
 from moesim.models import ModelSpec
+from moesim.policies.api import Policy
 from moesim.scenario.schema import Scenario
 from moesim.traces import RoutingTrace
 from moesim.traces.steps import Steps, closed_loop, recorded
 from moesim.traces.visits import Visits, visits_of
-from moesim.transforms import select_requests, stand_in
+from moesim.transforms import stand_in
 
 
 @dataclass(frozen=True)
@@ -84,12 +87,12 @@ def training_visits(trace: RoutingTrace, split: Split, scenario: Scenario) -> Vi
     """The training split's visits, at the scenario's batch; None where there is none."""
     if not split.training:
         return None
-    part, workload = select_requests(trace, split.training), scenario.workload
+    workload = scenario.workload
     limits = workload.max_prompt, workload.max_output, workload.prefill_chunk
-    return visits_of(part, closed_loop(part, split.training, workload.batch, *limits))
+    return visits_of(trace, closed_loop(trace, split.training, workload.batch, *limits))
 
 
-def steps_of(trace: RoutingTrace, split: Split, scenario: Scenario) -> Steps:
+def steps_of(trace: RoutingTrace, split: Split, scenario: Scenario, batching: Policy) -> Steps:
     """The forward passes of the warm-up and of what is scored.
 
     Raises:
@@ -98,9 +101,34 @@ def steps_of(trace: RoutingTrace, split: Split, scenario: Scenario) -> Steps:
     workload, requests = scenario.workload, [*split.warmup, *split.scored]
     if workload.batching == "recorded":
         return recorded(trace, requests)
-    return closed_loop(
-        trace, requests, workload.batch, workload.max_prompt, workload.max_output, workload.prefill_chunk
-    )
+    limits = workload.max_prompt, workload.max_output, workload.prefill_chunk
+    in_flight = workload.batch * pool_of(batching)
+    group = partial(_grouped, trace, batching, workload.batch) if in_flight > workload.batch else None
+    return closed_loop(trace, requests, in_flight, *limits, group)
+
+
+def pool_of(batching: Policy) -> int:
+    """Batches of requests that run at once."""
+    pool: int = getattr(batching.params, "pool", 1)
+    return pool
+
+
+def _grouped(trace: RoutingTrace, batching: Policy, batch: int, rows: NDArray[np.int64]) -> list[list[int]]:
+    """Who decodes together, by the policy; checked.
+
+    Raises:
+        PolicyError: it names nobody, somebody twice, or too many.
+    """
+    experts = np.asarray(trace.experts)[rows].astype(np.int64)
+    token, layer, rank = np.nonzero(experts != trace.sentinel)
+    paths = np.zeros((len(rows), trace.num_layers * trace.num_experts), dtype=np.int64)
+    paths[token, layer * trace.num_experts + experts[token, layer, rank]] = 1
+    groups: list[list[int]] = batching.module.group(batching.params, paths, batch)
+    named = [place for group in groups for place in group]
+    if not named or len(set(named)) < len(named) or max(map(len, groups)) > batch or not all(groups):
+        told = f"groups {len(rows)} requests into {groups}, with at most {batch} in a step"
+        raise PolicyError.of(f"policy {batching.name!r} (batching)", told)
+    return groups
 
 
 def warmup_steps(steps: Steps, trace: RoutingTrace, split: Split) -> int:

@@ -23,7 +23,7 @@ LinkDiscipline = Literal["fifo", "demand-first"]
 class TierSetup:
     """A tier that holds experts: how many bytes of them, under which policy, split by layer or not.
 
-    ``layer_bytes``: of each layer's part; default: equal ones. [layers]
+    ``layer_bytes``: of each layer's part; default: equal ones. [layers] ``pinned``: keys that never leave.
     """
 
     policy: Policy
@@ -31,6 +31,7 @@ class TierSetup:
     per_layer: bool = False
     training_uses: Ints | None = None
     layer_bytes: tuple[int, ...] | None = None
+    pinned: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Setup:
         rule: the capacity rule of the GPU's cache.
         link: in which order transfers leave a link's queue.
         candidates: what to prefetch, by visit.
+        prefetch: the policy that proposed them, where it also chooses when they go out.
         on_miss: what becomes of a missing expert.
         warmup_steps: steps at the start that run but are not counted.
         streamed: experts that pass through, where the on-miss policy streams.
@@ -92,6 +94,7 @@ class Setup:
     streamed: Form | None = None
     low: Form | None = None
     narrow: NDArray[np.bool_] | None = None
+    prefetch: Policy | None = None
 
     @property
     def forms(self) -> dict[int, Form]:

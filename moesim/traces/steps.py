@@ -7,6 +7,7 @@ done) the steps don't depend on how long anything takes, so they are data, and b
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,8 @@ from moesim.errors import TraceError
 from moesim.traces.trace import DECODE, PREFILL, RoutingTrace
 
 Ints = NDArray[np.int64]
+#: From the rows of the running requests' next tokens to the places of those that decode together, step by step.
+Grouping = Callable[[Ints], Sequence[Sequence[int]]]
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Steps:
         phase: PREFILL or DECODE. [steps]
         request: trace request ids, in the order of admission. [requests]
         predecessor: the place in ``request`` of the one whose end let this one in; -1: it was there at the start.
+        training: so many steps at the start are only learned from.
     """
 
     row_start: Ints
@@ -35,6 +39,18 @@ class Steps:
     phase: NDArray[np.uint8]
     request: Ints
     predecessor: Ints
+    training: int = 0
+
+    def after(self, earlier: Steps) -> Steps:
+        """These steps behind others of the same trace that are only learned from."""
+        return Steps(
+            row_start=np.concatenate([earlier.row_start, earlier.row_start[-1] + self.row_start[1:]]),
+            row=np.concatenate([earlier.row, self.row]),
+            phase=np.concatenate([earlier.phase, self.phase]),
+            request=self.request,
+            predecessor=self.predecessor,
+            training=earlier.num_steps,
+        )
 
     @property
     def num_steps(self) -> int:
@@ -54,12 +70,14 @@ def closed_loop(
     max_prompt: int | None = None,
     max_output: int | None = None,
     prefill_chunk: int | None = None,
+    group: Grouping | None = None,
 ) -> Steps:
     """Steps of ``batch`` users who send ``requests`` one after the other.
 
     A free slot admits the next request, whose prompt is prefilled on its own (in chunks where ``prefill_chunk`` is
     given); then all admitted requests decode together, one token each a step. A prompt longer than ``max_prompt``
     keeps its last tokens; a request stops after ``max_output`` output tokens (the first comes from the prefill).
+    ``group`` says which of the admitted requests decode together, from the rows of their next tokens; default: all.
 
     Raises:
         TraceError: no request, or none has a row left.
@@ -89,7 +107,9 @@ def closed_loop(
             steps.extend((PREFILL, request.prefill[first : first + size]) for first in chunks)
             leave([request] if not len(request.decode) else [])
         if running:
-            steps.append((DECODE, np.array([request.next_decode() for request in running])))
+            rows = np.array([request.upcoming for request in running])
+            groups = [range(len(rows))] if group is None else group(rows)
+            steps.extend((DECODE, np.array([running[place].next_decode() for place in places])) for places in groups)
             leave([request for request in running if request.done])
     place = {request.place: order for order, request in enumerate(admitted)}
     return _pack(steps, admitted, [place.get(predecessor[request.place], -1) for request in admitted])
@@ -135,6 +155,10 @@ class _Request:
     @property
     def done(self) -> bool:
         return self._next >= len(self.decode)
+
+    @property
+    def upcoming(self) -> int:
+        return int(self.decode[self._next])
 
     def next_decode(self) -> int:
         self._next += 1

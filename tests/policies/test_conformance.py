@@ -176,12 +176,13 @@ def test_causal_prefetchers_do_not_see_the_tail(name, batch):
     layers, requests = 3, np.repeat(np.arange(4), 8)
     rng = np.random.default_rng(3)
     rows = np.array([[rng.permutation(4)[:2] for _ in range(layers)] for _ in requests])
-    look = np.roll(rows, -1, axis=1)
-    look[:, -1] = -1
+    lookahead = {distance: np.roll(rows, -distance, axis=1) for distance in (1, 2)}
+    for distance, channel in lookahead.items():
+        channel[:, -distance:] = -1
     policy = api.load("prefetch", name)
 
     def visits_and_proposals(rows):
-        trace = trace_of(rows, num_experts=4, prompt=2, requests=requests, lookahead={1: look})
+        trace = trace_of(rows, num_experts=4, prompt=2, requests=requests, lookahead=lookahead)
         visits = visits_for(trace, batch=batch)
         found = policy.module.candidates(policy.params, visits, trace, np.random.default_rng(0))
         assert (np.diff(found.start) >= 0).all()

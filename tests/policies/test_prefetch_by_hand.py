@@ -113,3 +113,48 @@ def test_fiddler_takes_the_faster_side():
         policy.module.decide(state, 1, fetch_s, cpu_s) for fetch_s, cpu_s in [(2.0, 1.0), (1.0, 1.0), (1.0, 2.0)]
     ]
     assert decided == [api.CPU, api.FETCH, api.FETCH]
+
+
+def test_path_predictor_that_is_always_right_names_the_whole_step_at_its_first_layer():
+    rows = [[[0], [1], [2]]]
+    assert chosen("path-predictor", rows, accuracy=1.0) == {(0, 0): [(1, 1), (2, 2)]}
+    assert chosen("path-predictor", rows, accuracy=1.0, ahead=1) == {(0, 0): [(1, 1)], (0, 1): [(2, 2)]}
+    wrong = chosen("path-predictor", rows, accuracy=[1.0, 0.0, 1.0])
+    assert wrong[0, 0][1] == (2, 2)
+    assert wrong[0, 0][0] != (1, 1)
+
+
+def test_fmoe_repeats_what_followed_the_most_alike_map():
+    weights = [[[1.0]] * 4] * 3
+    rows = [[[0], [1], [2], [3]], [[3], [2], [1], [0]], [[0], [1], [3], [2]]]
+    found = chosen("fmoe", rows, weights=weights, distance=1)
+    # the third token resembles the first: it is sent after experts 1 and 2 of the next layers, then 3
+    assert found[2, 0] == [(1, 1)]
+    assert found[2, 1] == [(2, 2)]
+
+
+def test_hobbit_asks_for_low_precision_where_earlier_weights_say_it_will_do():
+    rows = [[[0, 1], [2, 3]]] * 3
+    trace = trace_of(rows, num_experts=4, lookahead={1: [[[2, 3], [-1, -1]]] * 3}, weights=[[[0.75, 0.25]] * 2] * 3)
+    visits = visits_for(trace)
+    policy = api.load("prefetch", "hobbit", {"depth": 1})
+    found = policy.module.candidates(policy.params, visits, trace, np.random.default_rng(0))
+    assert found.key.tolist() == [6, 7] * 3
+    assert found.low.tolist() == [False, False, False, True, False, True]  # nothing was seen before the first step
+
+
+def chosen(name, rows, **params):
+    """As ``proposed``, targets unchecked: they are the layers that are named."""
+    weights = params.pop("weights", None)
+    trace = trace_of(rows, num_experts=4, weights=weights)
+    visits = visits_for(trace)
+    policy = api.load("prefetch", name, params)
+    found = policy.module.candidates(policy.params, visits, trace, np.random.default_rng(0))
+    answer = {}
+    for visit in range(visits.num_visits):
+        span = slice(found.start[visit], found.start[visit + 1])
+        if span.stop > span.start:
+            pairs = np.divmod(found.key[span], 4)
+            assert (found.target[span] % visits.num_layers == pairs[0]).all()
+            answer[divmod(visit, visits.num_layers)] = list(zip(*(column.tolist() for column in pairs), strict=True))
+    return answer

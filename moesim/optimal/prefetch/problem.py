@@ -134,5 +134,5 @@ def _timed(setup: Setup, head_s: Floats, tail_s: Floats, fetch_s: Floats) -> Tim
         model=model_of(setup),
         lead_s=float(head_s[0]),
         link_from_s=float(setup.times.before.total_s[0]),
-        warm=getattr(setup.gpu.policy.module, "preload", None) is not None,
+        warm=bool(setup.gpu.pinned) or getattr(setup.gpu.policy.module, "preload", None) is not None,
     )

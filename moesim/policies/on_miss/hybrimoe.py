@@ -12,6 +12,7 @@ plan or a better one). Seconds are this machine's costs; queues left over from o
 import numpy as np
 
 from moesim.policies.api import ABSENT, CPU, FETCH, Asked, PolicyParams
+from moesim.policies.list_schedule import best_moved
 
 ACTIONS = (FETCH, CPU)
 
@@ -32,11 +33,7 @@ def plan(state_f, asked: Asked):
     for place in range(len(asked.there)):
         if asked.there[place] != ABSENT:
             gpu_s += asked.gpu_s[place]
-    best, shortest = 0, np.inf
-    for moved in range(missing + 1):
-        seconds = _makespan(asked, moved, missing, gpu_s)
-        if seconds < shortest:
-            best, shortest = moved, seconds
+    best = best_moved(asked.instead, missing, asked.fetch_s, asked.cpu_s, asked.gpu_s, gpu_s)
     for place in range(len(asked.there)):
         if asked.there[place] == ABSENT and asked.order[place] >= best:
             asked.action[place] = CPU
@@ -58,16 +55,3 @@ def _rank(asked: Asked):
             asked.order[place] = rank
             asked.instead[rank] = place
     return missing
-
-
-def _makespan(asked: Asked, moved, missing, gpu_s):
-    """Seconds until CPU and GPU are done when the ``moved`` first in rank are transferred."""
-    cpu_s = link_s = 0.0
-    for rank in range(missing):
-        place = asked.instead[rank]
-        if rank < moved:
-            link_s += asked.fetch_s[place]
-            gpu_s = max(gpu_s, link_s) + asked.gpu_s[place]
-        else:
-            cpu_s += asked.cpu_s[place]
-    return max(cpu_s, gpu_s)

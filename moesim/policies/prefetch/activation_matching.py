@@ -8,14 +8,15 @@ x (1 - (l' - l) / L). Requests that run in the same step add their scores.
 MoE-Infinity's expert activation matrices (Xue et al., arXiv 2401.14361; mean of row cosines as in its released
 tracer, which blanks the layers up to the running one in the stored matrices before comparing: not followed, since
 what is left to compare is then the running request's past tokens only). There stored matrices are clustered, or
-replaced by least use; here the oldest is. Learned as the trace goes; nothing is proposed before a request has ended.
+replaced by least use; here the oldest is. Learned from the training split where there is one, else as
+the trace goes; nothing is proposed before a request has ended.
 """
 
 import numpy as np
 from pydantic import Field
 
 from moesim.policies.api import PolicyParams
-from moesim.policies.associations import Chosen, routed
+from moesim.policies.associations import Chosen, learns, routed
 
 
 class Params(PolicyParams):
@@ -48,7 +49,9 @@ def candidates(params, visits, trace, rng):
             chosen.add(step, np.arange(visits.num_layers), params.horizon, scores)
         for id_ in dict.fromkeys(request[rows].tolist()):
             if ends_in[id_] == step:
-                memory.add(running.pop(id_))
+                ended = running.pop(id_)
+                if learns(visits, step):
+                    memory.add(ended)
     return chosen.candidates()
 
 

@@ -1,11 +1,11 @@
 """EdgeMoE: the experts that most often followed what the token used in this layer and the one before.
 
 score(e) = sum over the visit's tokens of P(e | choice in layer l - 1, choice in layer l), a table of the two last
-layers' activations (Yi et al., arXiv 2308.14352, which fills it offline; here it is learned as the trace goes, so a
-step is scored by the steps before it). The paper's models use one expert a token. With more, a choice is the ``set``
-of a token's experts, which is rarely seen twice where many of many are chosen, or its ``first`` expert alone (the
-one with the largest gate weight, where the trace has weights, else the first recorded). The first two layers are not
-predicted, nor is what was never seen.
+layers' activations (Yi et al., arXiv 2308.14352, which fills it offline: from the training split where there is one;
+else it is learned as the trace goes, so a step is scored by the steps before it). The paper's models use one expert a
+token. With more, a choice is the ``set`` of a token's experts, which is rarely seen twice where many of many are
+chosen, or its ``first`` expert alone (the one with the largest gate weight, where the trace has weights, else the
+first recorded). The first two layers are not predicted, nor is what was never seen.
 """
 
 from typing import Literal

@@ -6,11 +6,10 @@ that probability, and else replaced by a random expert of the layer that the tok
 modelled from the truth, so a run says so. Proposals end at the step's last layer: nothing is known of the next token.
 """
 
-import numpy as np
 from pydantic import Field
 
-from moesim.errors import PolicyError
 from moesim.policies.api import PolicyParams, proposals
+from moesim.policies.gates import Accuracy, guesses
 
 
 class Params(PolicyParams):
@@ -18,8 +17,9 @@ class Params(PolicyParams):
 
     lookahead: int = Field(1, ge=1, le=8, description="layers ahead")
     budget: int | None = Field(None, ge=1, description="at most so many experts a visit; default: all proposed")
-    accuracy: float | None = Field(
-        None, ge=0, le=1, description="probability that a true expert is proposed, for traces without the channel"
+    accuracy: Accuracy = Field(
+        None,
+        description="probability that a true expert is proposed, without the channel; one number, or by layer",
     )
 
     @property
@@ -30,33 +30,5 @@ class Params(PolicyParams):
 
 def candidates(params, visits, trace, rng):
     """The experts predicted for the layer ``lookahead`` on, those wanted by most tokens first."""
-    d, layers = params.lookahead, visits.num_layers
-    if params.accuracy is None and d not in trace.lookahead:
-        raise PolicyError.of(
-            "lookahead",
-            f"the trace {trace.card.name!r} records no lookahead {d}",
-            "give `accuracy`, e.g. accuracy: 0.9, or choose a lookahead that it has: "
-            + (", ".join(map(str, sorted(trace.lookahead))) or "none"),
-        )
-    predicted = trace.lookahead[d] if params.accuracy is None else _modelled(trace, d, params.accuracy, rng)
-    steps = visits.steps
-    step_of_row = np.repeat(np.arange(steps.num_steps), steps.tokens)
-    guess = np.asarray(predicted)[steps.row]  # [tokens, layers, top_k]
-    token, layer, _ = np.nonzero(guess != trace.sentinel)
-    expert = guess[guess != trace.sentinel].astype(np.int64)
-    inside = layer + d < layers
-    visit = step_of_row[token[inside]] * layers + layer[inside]
-    key = (layer[inside] + d) * visits.num_experts + expert[inside]
-    return proposals(visits, visit, key, visit + d, params.budget)
-
-
-def _modelled(trace, d, accuracy, rng):
-    """A lookahead channel in which each true expert of layer l + d is right with probability ``accuracy``."""
-    truth = np.asarray(trace.experts)
-    channel = np.full_like(truth, trace.sentinel)
-    channel[:, :-d] = truth[:, d:]
-    wrong = (rng.random(channel.shape) >= accuracy) & (channel != trace.sentinel)
-    for token, layer, rank in zip(*np.nonzero(wrong), strict=True):
-        others = np.setdiff1d(np.arange(trace.num_experts), channel[token, layer])
-        channel[token, layer, rank] = rng.choice(others) if len(others) else trace.sentinel
-    return channel
+    guess = guesses(visits, trace, params.lookahead, params.accuracy, rng)
+    return proposals(visits, guess.visit, guess.key, guess.visit + params.lookahead, params.budget)

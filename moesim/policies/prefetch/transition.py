@@ -2,7 +2,8 @@
 
 score(e') = sum over the visit's (token, expert e) of P(e' | e), the share of earlier tokens with e in this layer that
 used e' in the next one: a first-order Markov chain over layers, the statistic behind inter-layer expert affinity
-(Yao et al., ExFlow, arXiv 2401.08383). Learned as the trace goes: a step is scored by the steps before it.
+(Yao et al., ExFlow, arXiv 2401.08383). Learned from the training split where there is one, else as
+the trace goes: a step is then scored by the steps before it.
 """
 
 import numpy as np
