@@ -8,8 +8,11 @@ from typing import Any
 
 from moesim.results.saved import SavedResult
 from moesim.scenario import Scenario, load_scenario
+from moesim.scenario.parallel.run import run_parallel
+from moesim.scenario.parallel.summary import summarise_parallel
 from moesim.scenario.run import result_of, run_scenario
 from moesim.studies.bottleneck import with_what_ifs
+from moesim.studies.replication import with_studies
 from moesim.studies.serving_what_ifs import with_serving_what_ifs
 
 
@@ -20,7 +23,7 @@ def run(
     study: bool = False,
     allow_code: bool = False,
 ) -> SavedResult:
-    """Simulate a scenario: a :class:`moesim.results.Result`, or a ServingResult where it has a serving section.
+    """Simulate a scenario: a :class:`moesim.results.Result`, or what its section `serving` or `parallel` asks for.
 
     Args:
         source: a scenario file, a mapping with the same keys, or a :class:`moesim.scenario.Scenario`.
@@ -32,6 +35,9 @@ def run(
         MoesimError: wrong input; ``faults`` has everything that was found.
     """
     file = load_scenario(source, overrides, code="run" if allow_code else "refuse")
+    if file.scenario.parallel is not None:
+        parallel = run_parallel(file)
+        return with_studies(parallel) if study else summarise_parallel(parallel)
     if file.scenario.serving is not None:
         return with_serving_what_ifs(file) if study else result_of(file)
     done = run_scenario(file)

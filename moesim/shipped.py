@@ -14,6 +14,7 @@ from moesim.api import run
 from moesim.documents import read_yaml, validate
 from moesim.errors import Fault, ResultError, nearest
 from moesim.results.comparison import ComparisonResult
+from moesim.results.parallel import ParallelResult
 from moesim.results.result import load_versioned, write_text
 from moesim.results.saved import SavedResult
 from moesim.results.serving import ServingResult
@@ -26,6 +27,8 @@ from moesim.studies.trace_comparison import described
 MANIFEST = "reports.yaml"
 #: Numbers of the same scenario may differ by this much between versions of numpy.
 TOLERANCE = 1e-9
+#: Where results of other kinds than a run on one machine are kept.
+FILES: dict[type, str] = {ServingResult: "serving.json", ParallelResult: "parallel.json"}
 
 
 class ShippedReport(BaseModel):
@@ -103,7 +106,7 @@ def _results(
             continue
         if report.scenario is not None:
             ran = run(folder / report.scenario, study=True)
-            yield folder / name / ("serving.json" if isinstance(ran, ServingResult) else "result.json"), ran
+            yield folder / name / FILES.get(type(ran), "result.json"), ran
         elif report.comparison is not None:
             yield folder / name / "comparison.json", _compared(folder / report.comparison)
         elif report.traces is not None:

@@ -16,6 +16,7 @@ from moesim.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
     from moesim.results import Result
+    from moesim.scenario import ScenarioFile
     from moesim.scenario.run import Run
 
 ScenarioArgument = Annotated[Path, typer.Argument(metavar="SCENARIO", help="A scenario file (YAML).")]
@@ -50,6 +51,10 @@ def run(
 
     started = time.perf_counter()
     file = load_scenario(scenario, settings_of(set_, seed), code="run" if allow_code else "refuse")
+    if file.scenario.parallel is not None:
+        _run_on_cluster(file, out_dir or DEFAULT_OUT / scenario.stem, scenario.stem, (study, report, as_json))
+        err().print(f"took {time.perf_counter() - started:.1f} s", style="dim")
+        return
     if file.scenario.serving is not None:
         run_serving_scenario(file, out_dir or DEFAULT_OUT / scenario.stem, report, study, as_json)
         err().print(f"took {time.perf_counter() - started:.1f} s", style="dim")
@@ -70,6 +75,23 @@ def run(
     err().print(f"took {time.perf_counter() - started:.1f} s", style="dim")
 
 
+def _run_on_cluster(file: ScenarioFile, target: Path, name: str, options: tuple[bool, bool, bool]) -> None:
+    """A scenario with ``parallel``: the same files and the same kind of answer."""
+    from moesim.cli.parallel import print_parallel, run_on_cluster
+    from moesim.results.result import write_text
+
+    study, report, as_json = options
+    with output_folder(target) as folder:
+        result, texts = run_on_cluster(file, study=study, report=report)
+        for file_name, text in texts.items():
+            write_text(folder / file_name, text)
+    if as_json:
+        sys.stdout.write(texts["parallel.json"])
+        return
+    print_parallel(result, name)
+    out().print("\nwrote " + ", ".join(str(folder / file_name) for file_name in texts), markup=False)
+
+
 def _rendered(done: Run, result: Result) -> dict[str, str]:
     """The report and the timeline, by file name."""
     from moesim.engine.timeline import chrome_trace
@@ -88,6 +110,9 @@ def check(scenario: ScenarioArgument, set_: SetOption = None, seed: SeedOption =
     from moesim.scenario.parts import policy_files
 
     file = load_scenario(scenario, settings_of(set_, seed), code="read")
+    if file.scenario.parallel is not None:
+        _check_on_cluster(file, scenario)
+        return
     if file.scenario.serving is not None:
         check_serving_scenario(file, str(scenario))
         return
@@ -100,6 +125,15 @@ def check(scenario: ScenarioArgument, set_: SetOption = None, seed: SeedOption =
     )
     for name in policy_files(built.file.scenario):
         out().print(f"{name}: a policy file; its text was read, its code was not run", markup=False)
+
+
+def _check_on_cluster(file: ScenarioFile, name: Path) -> None:
+    from moesim.scenario.parallel.build import build_parallel
+
+    built = build_parallel(file)
+    gpus, steps = built.parts.degrees.gpus, built.parallel.batch.steps
+    where = f"{gpus} GPUs of {built.parts.topology.name}"
+    out().print(f"{name}: ok: {built.parts.model.name} on {where}, {steps} steps", markup=False)
 
 
 def schema() -> None:

@@ -40,6 +40,7 @@ class Link:
         network: the card that its numbers are from.
         width: how many of the card's links lie side by side.
         raw_bytes_per_s, bytes_per_s: the line, and what copies reach, of all of them.
+        alltoall_bytes_per_s: what all-to-all traffic reaches: of a network, the card's figure where it has one.
     """
 
     source: str
@@ -49,6 +50,7 @@ class Link:
     width: float
     raw_bytes_per_s: float
     bytes_per_s: float
+    alltoall_bytes_per_s: float
     latency_s: float
 
     @property
@@ -168,7 +170,10 @@ def gpu_name(gpu: int, per_node: int) -> str:
 
 
 def build_topology(
-    cluster: str | ClusterSpec, nodes: int | None = None, networks: Mapping[str, NetworkSpec] | None = None
+    cluster: str | ClusterSpec,
+    nodes: int | None = None,
+    networks: Mapping[str, NetworkSpec] | None = None,
+    gpu: GpuSpec | None = None,
 ) -> Topology:
     """Wire a cluster.
 
@@ -176,13 +181,14 @@ def build_topology(
         cluster: the name of its card, or the card.
         nodes: another number of nodes than the card's.
         networks: network cards to use in place of the shipped ones, by name.
+        gpu: one to use in place of the node card's.
 
     Raises:
         CardError: unknown names, a graph that doesn't join all GPUs, or too many of them.
     """
     spec = load_cluster(cluster) if isinstance(cluster, str) else cluster
     node_card = load_node_card(spec.node)
-    return _Builder(spec, node_card, nodes or spec.nodes, networks or {}).topology()
+    return _Builder(spec, node_card, nodes or spec.nodes, networks or {}).topology(gpu or load_gpu(node_card.gpu))
 
 
 class _Builder:
@@ -198,7 +204,7 @@ class _Builder:
         if nodes * self.per_node > MAX_GPUS:
             raise CardError.of(spec.name, f"{nodes * self.per_node} GPUs are more than {MAX_GPUS}", "fewer nodes")
 
-    def topology(self) -> Topology:
+    def topology(self, gpu: GpuSpec) -> Topology:
         """All links and routes."""
         wires, inside = node_wires(self.spec.inside, self.node_card, self.per_node)
         width = len(wires)
@@ -211,7 +217,6 @@ class _Builder:
             between = self._between(inside, width, node_of)
             hops = np.where((node_of[:, None] == node_of)[:, :, None], _padded(hops, between.shape[2]), between)
         hops = hops.reshape(gpus * gpus, -1)
-        gpu = load_gpu(self.node_card.gpu)
         return Topology(self.spec, self.node_card, gpu, node_of, tuple(self.links), hops.astype(np.int32))
 
     def _link(self, wire: Wire, prefix: str) -> Link:
@@ -221,7 +226,9 @@ class _Builder:
     def _made(self, source: str, target: str, level: str, network: str, width: float) -> Link:
         card = self._networks.get(network) or load_network(network)
         raw, rate = card.bandwidth_raw.value * width, card.bandwidth.value * width
-        return Link(source, target, level, network, width, raw, rate, card.latency.value)
+        known = card.alltoall_bandwidth if level in ("network", "spine") else None
+        alltoall = known.value * width if known else rate
+        return Link(source, target, level, network, width, raw, rate, alltoall, card.latency.value)
 
     def _between(self, inside: Ints, width: int, node_of: Ints) -> Ints:
         """Links of NICs, leaves and spine, and the routes between GPUs of different nodes. [gpus, gpus, hops]"""

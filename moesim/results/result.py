@@ -23,7 +23,9 @@ Saved = TypeVar("Saved", bound=BaseModel)
 Kind = Literal["measured", "published", "datasheet", "assumed"]
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
+    """Base of all parts of a result: frozen, strict about keys, no NaN."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
@@ -68,7 +70,7 @@ class TraceFacts(TypedDict):
     licence: str
 
 
-class Distribution(_Part):
+class Distribution(Part):
     """Of a quantity over requests or tokens; percentiles by linear interpolation."""
 
     n: int
@@ -80,7 +82,7 @@ class Distribution(_Part):
     max: float
 
 
-class Headline(_Part):
+class Headline(Part):
     """The answer in a few numbers."""
 
     output_tokens_per_s: float = Field(description="output tokens over the time from start to end, prefill included")
@@ -96,7 +98,7 @@ class Headline(_Part):
     duration_s: float = Field(description="simulated, warm-up excluded")
 
 
-class TimeShare(_Part):
+class TimeShare(Part):
     """A part of the simulated time; the parts add up to the whole."""
 
     name: str
@@ -104,7 +106,7 @@ class TimeShare(_Part):
     share: float
 
 
-class Breakdown(_Part):
+class Breakdown(Part):
     """Where time went: what the GPU did, and what it waited for."""
 
     total: list[TimeShare]
@@ -112,7 +114,7 @@ class Breakdown(_Part):
     decode: list[TimeShare]
 
 
-class OutputChanged(_Part):
+class OutputChanged(Part):
     """What of the model's output the policies changed, as shares of all gate weight (of counted steps).
 
     A token's gate weights in a layer sum to 1. Weights that all experts have in the scenario's own precision are not a
@@ -125,7 +127,7 @@ class OutputChanged(_Part):
     substituted: float = Field(0.0, description="computed with another expert")
 
 
-class LinkUse(_Part):
+class LinkUse(Part):
     """What a link (or the CPU) did; its busy time overlaps with the GPU's."""
 
     name: str
@@ -137,7 +139,7 @@ class LinkUse(_Part):
     prefetch_bytes: int
 
 
-class Counters(_Part):
+class Counters(Part):
     """Integer counts. A lookup is one distinct expert of a visit; an activation one (token, layer, expert) use."""
 
     requests: int
@@ -169,7 +171,7 @@ class Counters(_Part):
     prefetch_wasted: int = Field(description="left without being used")
 
 
-class LayerRow(_Part):
+class LayerRow(Part):
     """One MoE layer, over all visits."""
 
     layer: int
@@ -183,7 +185,7 @@ class LayerRow(_Part):
     mean_decode_visit_s: float | None
 
 
-class StepColumns(_Part):
+class StepColumns(Part):
     """Every counted step, as columns of equal length."""
 
     phase: list[Literal["prefill", "decode"]]
@@ -193,7 +195,7 @@ class StepColumns(_Part):
     stall_s: list[float]
 
 
-class RequestRow(_Part):
+class RequestRow(Part):
     """One request. TTFT counts from when a slot was free for it (closed loop)."""
 
     request: int
@@ -205,7 +207,7 @@ class RequestRow(_Part):
     latency_s: float
 
 
-class Residency(_Part):
+class Residency(Part):
     """Where experts were: the share of visits at whose end each held space on the GPU. [layers][experts]"""
 
     gpu_share: list[list[float]]
@@ -214,7 +216,7 @@ class Residency(_Part):
     host_capacity_bytes: int | None
 
 
-class MemoryRow(_Part):
+class MemoryRow(Part):
     """A use of a memory."""
 
     memory: Literal["gpu", "host"]
@@ -222,7 +224,7 @@ class MemoryRow(_Part):
     bytes: int
 
 
-class ConstantRow(_Part):
+class ConstantRow(Part):
     """A number from a card, in SI units; the unit of a share is "1"."""
 
     name: str
@@ -232,7 +234,7 @@ class ConstantRow(_Part):
     kind: Kind
 
 
-class EvidenceRow(_Part):
+class EvidenceRow(Part):
     """A part of the simulated time and the constants it rests on.
 
     Its kind is that of the weakest constant, and ``assumed`` where it is extrapolated.
@@ -246,7 +248,7 @@ class EvidenceRow(_Part):
     extrapolated: list[str] = Field([], description="what lies outside of what the constants were fitted to")
 
 
-class Bound(_Part):
+class Bound(Part):
     """What no policy could beat, with what is proven about it."""
 
     name: str
@@ -257,7 +259,7 @@ class Bound(_Part):
     ours: float = Field(description="this run's value")
 
 
-class WhatIf(_Part):
+class WhatIf(Part):
     """The same run with one thing changed, simulated again."""
 
     change: str
@@ -268,7 +270,7 @@ class WhatIf(_Part):
     decode_speedup: float | None
 
 
-class Bottleneck(_Part):
+class Bottleneck(Part):
     """What limits the run, and what would help most."""
 
     bound_by: str
@@ -276,7 +278,7 @@ class Bottleneck(_Part):
     what_if: list[WhatIf] | None = Field(description="most helpful first; null where not asked for")
 
 
-class Result(_Part):
+class Result(Part):
     """Everything that a run found, and everything that it was run with."""
 
     schema_version: str = SCHEMA_VERSION

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from moesim.errors import FileError
+from moesim.results.parallel import ParallelResult
 from moesim.results.result import Result, load_versioned
 from moesim.results.serving import ServingResult
 
 #: What a single scenario can leave behind.
-SavedResult = Result | ServingResult
+SavedResult = Result | ServingResult | ParallelResult
 #: The kind stands behind the schema's version, at the top of the file.
 _HEAD_BYTES = 200
-_SERVING = re.compile(r'"kind":\s*"serving"')
+_KIND = re.compile(r'"kind":\s*"(\w+)"')
 
 
 def load_saved(path: Path) -> SavedResult:
@@ -25,11 +26,17 @@ def load_saved(path: Path) -> SavedResult:
         FileError: the file can't be read.
         ResultError: it isn't a result, or one of a newer major version.
     """
-    return load_versioned(path, ServingResult) if is_serving(path) else load_versioned(path, Result)
+    match kind_of(path):
+        case "serving":
+            return load_versioned(path, ServingResult)
+        case "parallel":
+            return load_versioned(path, ParallelResult)
+        case _:
+            return load_versioned(path, Result)
 
 
-def is_serving(path: Path) -> bool:
-    """Whether a file holds the result of a serving run.
+def kind_of(path: Path) -> str:
+    """What kind of run a file says that it is from; "" of a run on one machine.
 
     Raises:
         FileError: it can't be read.
@@ -39,7 +46,8 @@ def is_serving(path: Path) -> bool:
             head = stream.read(_HEAD_BYTES).decode("utf-8", "replace")
     except OSError as error:
         raise FileError.of(str(path), f"can't be read: {error.strerror}") from None
-    return _SERVING.search(head) is not None
+    found = _KIND.search(head)
+    return found[1] if found else ""
 
 
 def figures_of(result: SavedResult) -> dict[str, Any]:

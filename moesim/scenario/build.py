@@ -72,6 +72,9 @@ def build(file: ScenarioFile) -> Built:
     Raises:
         ScenarioError: with every fault of the parts at once, then of how they fit together, then of what they give.
     """
+    if file.scenario.hardware.cluster is not None or file.scenario.parallel is not None:
+        told = "a cluster needs `parallel`, and the other way round; this is a run on one machine"
+        raise ScenarioError([file.fault(("hardware", "cluster"), Fault("", told, "parallel: {}"))])
     scenario, parts, gathering = file.scenario, load_parts(file), Gathering(file)
     trace = gathering.load(("trace",), lambda: routing_for(parts.source, parts.model, scenario))
     gathering.stop()

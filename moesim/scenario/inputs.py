@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from moesim.models import parameters
+from moesim.models import ModelSpec, Precisions, parameters
 from moesim.results.result import HardwareFacts, MemoryRow, ModelFacts, TraceFacts
 from moesim.scenario.build import Built
 from moesim.setup import LOW, STREAMED
+from moesim.traces import RoutingTrace
 
 _FORMS = {STREAMED: "experts that stream through", LOW: "experts in low precision"}
 
@@ -34,7 +35,11 @@ def memory_rows(built: Built) -> list[MemoryRow]:
 
 def model_facts(built: Built) -> ModelFacts:
     """The language model and how its weights are stored."""
-    model, precisions = built.parts.model, built.parts.precisions
+    return model_facts_of(built.parts.model, built.parts.precisions, int(built.setup.sizes.max()))
+
+
+def model_facts_of(model: ModelSpec, precisions: Precisions, expert_bytes: int) -> ModelFacts:
+    """As :func:`model_facts`, from its parts."""
     return {
         "name": model.name,
         "hf_id": model.hf_id,
@@ -46,7 +51,7 @@ def model_facts(built: Built) -> ModelFacts:
         "expert_precision": precisions.experts.name,
         "expert_bits_per_weight": precisions.experts.bits_per_weight,
         "dense_precision": precisions.dense.name,
-        "expert_bytes": int(built.setup.sizes.max()),
+        "expert_bytes": expert_bytes,
     }
 
 
@@ -65,7 +70,11 @@ def hardware_facts(built: Built) -> HardwareFacts:
 
 def trace_facts(built: Built) -> TraceFacts:
     """The routing, after its transforms; the checksum is that of the file."""
-    trace = built.trace
+    return trace_facts_of(built.trace, built.parts.source)
+
+
+def trace_facts_of(trace: RoutingTrace, source: RoutingTrace) -> TraceFacts:
+    """As :func:`trace_facts`, from the trace as the model's routing, and as its file has it."""
     card = trace.card
     return {
         "name": card.name,
@@ -73,7 +82,7 @@ def trace_facts(built: Built) -> TraceFacts:
         "origin": card.origin,
         "labels": list(card.labels),
         "transforms": list(card.transforms),
-        "sha256": built.parts.source.sha256,
+        "sha256": source.sha256,
         "requests": len(trace.request_ids),
         "tokens": trace.num_tokens,
         "licence": card.licence,

@@ -117,5 +117,6 @@ def _replaced(data: Any, keys: tuple[str, ...], value: Any, place: str, parent: 
 
 #: The parts that may be written as one string, and the key that it stands for.
 _SHORT_FORMS = {"trace": "file", "hardware": "node"} | dict.fromkeys(
-    ("caching", "host_caching", "low_caching", "prefetch", "on_miss", "precision", "split", "batching"), "name"
+    ("placement", "caching", "host_caching", "low_caching", "prefetch", "on_miss", "precision", "split", "batching"),
+    "name",
 )

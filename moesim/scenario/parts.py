@@ -66,7 +66,7 @@ def load_parts(file: ScenarioFile) -> Parts:
     node = gathering.load(("hardware",), lambda: node_of(scenario))
     source = gathering.load(("trace", "file"), lambda: load_trace(file.folder / scenario.trace.file))
     policies = {
-        key: gathering.load(("policies", key), partial(_policy, file, family, choice))
+        key: gathering.load(("policies", key), partial(load_policy, file, family, choice))
         for key, family, choice in _choices(scenario)
     }
     precisions = precisions_of(gathering, scenario, model)
@@ -93,15 +93,16 @@ def _precision(gathering: Gathering, key: str, name: str | None) -> Precision:
 
 def policy_files(scenario: Scenario) -> list[str]:
     """The files that a scenario names as policies."""
-    return [choice.name for _, _, choice in _choices(scenario) if is_file(choice.name)]
+    named = [choice for _, _, choice in _choices(scenario)] + [scenario.policies.placement]
+    return [choice.name for choice in named if is_file(choice.name)]
 
 
 #: What stands in for a policy file that is only read.
 _STAND_INS = {"caching": "lru", "prefetch": "none", "on_miss": "fetch", "precision": "uniform", "split": "equal"}
-_STAND_INS["batching"] = "arrival"
+_STAND_INS |= {"batching": "arrival", "placement": "contiguous"}
 
 
-def _policy(file: ScenarioFile, family: str, choice: PolicyChoice) -> Policy:
+def load_policy(file: ScenarioFile, family: str, choice: PolicyChoice) -> Policy:
     """A policy by its name; or a user's own file, whose code runs only where that was allowed."""
     if not is_file(choice.name):
         return api.load(family, choice.name, choice.params)

@@ -9,6 +9,8 @@ from moesim.results import Result
 from moesim.results.saved import SavedResult
 from moesim.scenario.build import Built, build
 from moesim.scenario.load import ScenarioFile
+from moesim.scenario.parallel.run import run_parallel
+from moesim.scenario.parallel.summary import summarise_parallel
 from moesim.scenario.serving.build import build_serving
 from moesim.scenario.serving.summary import run_serving
 from moesim.scenario.summary import summarise
@@ -35,11 +37,13 @@ def run_scenario(file: ScenarioFile) -> Run:
 
 
 def result_of(file: ScenarioFile) -> SavedResult:
-    """Build and simulate a scenario of either kind; its result alone.
+    """Build and simulate a scenario of any kind; its result alone.
 
     Raises:
         ScenarioError: with every fault at once.
     """
+    if file.scenario.parallel is not None:
+        return summarise_parallel(run_parallel(file))
     if file.scenario.serving is not None:
         return run_serving(build_serving(file))
     return run_scenario(file).result

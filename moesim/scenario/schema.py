@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema, core_schema
 
+from moesim.scenario.parallel.schema import ParallelSpec
 from moesim.scenario.serving.schema import ArrivalsSpec, ServingSpec
 from moesim.units import parse
 
@@ -110,7 +111,9 @@ class TraceSpec(Spec):
     """The routing that is replayed."""
 
     file: str = Field(min_length=1, description="a moesim trace, relative to the scenario's file; 'none': no trace")
-    synthetic: SyntheticSpec | None = Field(None, description="with file: none, routing out of chance (serving only)")
+    synthetic: SyntheticSpec | None = Field(
+        None, description="with file: none, routing out of chance (serving, parallel)"
+    )
     stand_in: bool = Field(
         False,
         description="the trace is another model's with the same experts and top-k; its layers are repeated as needed. "
@@ -122,6 +125,8 @@ class HardwareSpec(Spec):
     """A ready node, parts that replace its own, and numbers that replace those of the cards."""
 
     node: str | None = Field(None, description="a node card; `moesim hardware list`")
+    cluster: str | None = Field(None, description="a cluster card, for scenarios with `parallel`")
+    nodes: Count | None = Field(None, description="of the cluster; default: its card's")
     gpu: str | None = Field(None, description="a GPU card")
     cpu: str | None = Field(None, description="a CPU card")
     link: str | None = Field(None, description="a host link card; default: the node's, or the GPU's own")
@@ -143,6 +148,7 @@ class PoliciesSpec(Spec):
     )
     prefetch: Choice = Field(PolicyChoice(name="none"), description="what is fetched before it is asked for")
     on_miss: Choice = Field(PolicyChoice(name="fetch"), description="what becomes of a missing expert")
+    placement: Choice = Field(PolicyChoice(name="contiguous"), description="which GPU of a cluster holds which expert")
     schedule: str | None = Field(
         None,
         min_length=1,
@@ -221,6 +227,7 @@ class Scenario(Spec):
     memory: MemorySpec = MemorySpec()
     precision: PrecisionSpec = PrecisionSpec()
     workload: WorkloadSpec = WorkloadSpec()
+    parallel: ParallelSpec | None = Field(None, description="many GPUs: expert parallelism on a cluster")
     serving: ServingSpec | None = Field(None, description="requests that arrive, served by replicas of the model")
     arrivals: ArrivalsSpec | None = Field(None, description="of serving: which requests come when")
     seed: int = Field(0, ge=0, le=2**63 - 1, description="of everything random")
@@ -230,6 +237,6 @@ class Scenario(Spec):
         if (self.serving is None) != (self.arrivals is None):
             given, lacks = ("arrivals", "serving") if self.serving is None else ("serving", "arrivals")
             raise ValueError(f"has {given}: and no {lacks}: | hint: serving needs both")
-        if self.serving is None and self.trace.file == NO_TRACE:
+        if self.serving is None and self.trace.file == NO_TRACE and not (self.parallel and self.trace.synthetic):
             raise ValueError("trace is required | hint: add this key")
         return self

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from moesim.errors import PolicyError, ScenarioError
 from moesim.models import ModelSpec
 from moesim.policies.api import Policy
-from moesim.scenario.schema import Scenario
+from moesim.scenario.schema import Scenario, SyntheticSpec
 from moesim.traces import RoutingTrace
 from moesim.traces.steps import Steps, closed_loop, recorded
+from moesim.traces.synthetic import SyntheticRouting, synthesize
 from moesim.traces.visits import Visits, visits_of
 from moesim.transforms import stand_in
 
@@ -145,3 +146,23 @@ def warmup_steps(steps: Steps, trace: RoutingTrace, split: Split) -> int:
         told = "the warm-up lasts until the last step, so nothing is left to score"
         raise ScenarioError.of("workload.warmup_requests", told, "more requests, or a smaller batch")
     return count
+
+
+def synthetic_for(model: ModelSpec, wanted: SyntheticSpec, seed: int) -> RoutingTrace:
+    """Routing out of chance in the model's shape, its layers repeated."""
+    made = synthesize(
+        SyntheticRouting(
+            num_layers=min(wanted.layers, model.num_moe_layers),
+            num_experts=model.num_experts,
+            top_k=model.top_k,
+            requests=wanted.requests,
+            prompt_tokens=wanted.prompt,
+            output_tokens=wanted.output,
+            skew=wanted.skew,
+            stickiness=wanted.stickiness,
+            affinity=wanted.affinity,
+            drift=wanted.drift,
+            seed=seed,
+        )
+    )
+    return stand_in(made, model.num_moe_layers)

@@ -124,6 +124,8 @@ def compare(
             faults.extend(told)
         elif isinstance(found, Result):
             runs.append(ComparedRun(point, found))
+        else:
+            faults.append(Fault(point.name, "runs on a cluster; comparisons rank offloading policies", "moesim sweep"))
     if faults:
         raise ScenarioError(sorted(set(faults), key=lambda fault: fault.place))
     return runs

@@ -21,11 +21,9 @@ from moesim.scenario.serving.memory import GpuMemory, gpu_memory
 from moesim.scenario.serving.routing import Routed, routed, unrouted
 from moesim.scenario.serving.schema import ArrivalsSpec, ServingSpec
 from moesim.scenario.serving.tables import Tables, tables_of
-from moesim.scenario.workload import routing_for
+from moesim.scenario.workload import routing_for, synthetic_for
 from moesim.setup.serving import Limits, ServingSetup
 from moesim.traces import RoutingTrace, load_trace
-from moesim.traces.synthetic import SyntheticRouting, synthesize
-from moesim.transforms import stand_in
 from moesim.units import parse
 
 
@@ -134,22 +132,7 @@ def _routing(source: RoutingTrace | None, model: ModelSpec, scenario: Scenario) 
     if wanted is None:
         told = f"{model.name} has experts, so its routing must come from somewhere"
         raise ScenarioError.of("trace", told, "name a trace, or say trace: {file: none, synthetic: {}}")
-    made = synthesize(
-        SyntheticRouting(
-            num_layers=min(wanted.layers, model.num_moe_layers),
-            num_experts=model.num_experts,
-            top_k=model.top_k,
-            requests=wanted.requests,
-            prompt_tokens=wanted.prompt,
-            output_tokens=wanted.output,
-            skew=wanted.skew,
-            stickiness=wanted.stickiness,
-            affinity=wanted.affinity,
-            drift=wanted.drift,
-            seed=scenario.seed,
-        )
-    )
-    return stand_in(made, model.num_moe_layers)
+    return synthetic_for(model, wanted, scenario.seed)
 
 
 def _joined(gpu: GpuSpec, serving: ServingSpec) -> GpuSpec:
