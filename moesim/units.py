@@ -19,16 +19,19 @@ _BYTES = {f"{prefix}B": factor for prefix, factor in (_DECIMAL | _BINARY).items(
 _BITS = {f"{prefix}{bit}": factor / 8 for prefix, factor in _DECIMAL.items() for bit in ("b", "bit")}
 _FLOPS = {f"{prefix}{name}": factor for prefix, factor in _DECIMAL.items() for name in ("FLOPS", "FLOP/s", "OPS")}
 
+_SHORT = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+
 #: The units of each dimension, and the factor that turns one into the SI unit named in the key's comment.
 UNITS: dict[str, dict[str, float]] = {
     "bytes": _BYTES,
     "bandwidth": {f"{unit}/s": factor for unit, factor in (_BYTES | _BITS).items()},  # bytes per second
-    "time": {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9},  # seconds
+    "time": _SHORT | {"min": 60.0, "h": 3600.0, "d": 86400.0, "years": 365.25 * 86400},  # seconds
     "compute_rate": _FLOPS,  # operations per second
     "frequency": {"Hz": 1.0, "kHz": 1e3, "MHz": 1e6, "GHz": 1e9},  # per second
     "power": {"W": 1.0, "kW": 1e3, "mW": 1e-3},  # watts
     "money": {"USD": 1.0, "$": 1.0},  # US dollars
     "money_rate": {"USD/h": 1 / 3600, "$/h": 1 / 3600},  # US dollars per second
+    "energy_price": {"USD/kWh": 1 / 3.6e6, "$/kWh": 1 / 3.6e6},  # US dollars per joule
     "request_rate": {"/s": 1.0, "/min": 1 / 60, "/h": 1 / 3600, "/d": 1 / 86400},  # requests per second
     "io_rate": {"IOPS": 1.0, "kIOPS": 1e3, "MIOPS": 1e6},  # operations per second
 }
@@ -41,6 +44,7 @@ _EXAMPLE = {
     "power": "450 W",
     "money": "1599 USD",
     "money_rate": "0.40 USD/h",
+    "energy_price": "0.15 USD/kWh",
     "request_rate": "10 /s",
     "io_rate": "600 kIOPS",
 }
@@ -99,6 +103,16 @@ def format_seconds(seconds: float | None) -> str:
     if seconds is None:
         return "–"
     return _with_prefix(seconds, "s", [(1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n")])
+
+
+def format_joules(joules: float) -> str:
+    """``1234.5`` -> ``"1.23 kJ"``."""
+    return _with_prefix(joules, "J", [(1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m")])
+
+
+def format_usd(usd: float) -> str:
+    """``0.4567`` -> ``"0.457 USD"``."""
+    return f"{usd:,.0f} USD" if usd >= 999.5 else f"{usd:#.3g} USD"
 
 
 def format_bandwidth(bytes_per_s: float) -> str:

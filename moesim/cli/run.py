@@ -12,10 +12,11 @@ import typer
 
 from moesim.cli.console import AllowCodeOption, JsonOption, err, out, output_folder, print_json, progress
 from moesim.cli.serving import check_serving_scenario, run_serving_scenario
-from moesim.units import format_bytes, format_seconds
+from moesim.units import format_bytes, format_joules, format_seconds, format_usd
 
 if TYPE_CHECKING:
     from moesim.results import Result
+    from moesim.results.result import Economy, Headline
     from moesim.scenario import ScenarioFile
     from moesim.scenario.run import Run
 
@@ -190,6 +191,8 @@ def _headline(result: Result) -> list[tuple[str, str]]:
     if head.hit_rate_per_lookup is not None:
         late = f"(late, counted as hits: {head.late_rate_per_lookup:.1%})"
         rows.append(("hit rate per lookup", f"{head.hit_rate_per_lookup:.1%} {late}"))
+    if (found := result.economy) is not None:
+        rows += _economy(head, found)
     if head.fetched_bytes_per_decode_token is not None:
         rows.append(("fetched", f"{head.fetched_bytes_per_decode_token / 1e9:.3f} GB per decode token"))
     if (changed := result.output_changed).share:
@@ -197,6 +200,19 @@ def _headline(result: Result) -> list[tuple[str, str]]:
         told = ", ".join(f"{way} {share:.1%}" for way, share in ways.items() if share)
         rows.append(("output changed", f"{changed.share:.1%} of gate weight ({told})"))
     return rows
+
+
+def _economy(head: Headline, found: Economy) -> list[tuple[str, str]]:
+    """Energy and money, or why they are unknown."""
+    energy, money = (f"– ({'; '.join(lacking)})" for lacking in (found.energy_lacking, found.money_lacking))
+    if head.joules_per_output_token is not None:
+        kinds = ", ".join(sorted({row.kind for row in found.energy}))
+        energy = f"{format_joules(head.joules_per_output_token)} per output token ({kinds})"
+    if head.usd_per_million_output_tokens is not None:
+        kinds = ", ".join(sorted({row.kind for row in found.money}))
+        per_million = format_usd(head.usd_per_million_output_tokens)
+        money = f"{per_million} per million output tokens ({found.basis}: {found.money[0].meaning}; {kinds})"
+    return [("energy", energy), ("money", money)]
 
 
 def _spread(p50: float, p99: float) -> str:

@@ -12,15 +12,19 @@ from moesim.errors import CardError, Fault, nearest
 from moesim.hardware.catalog import load_cpu, load_gpu, load_link, load_node_card, load_storage
 from moesim.hardware.override import SOURCE, overridden
 from moesim.hardware.sourced import Sourced
-from moesim.hardware.specs import CpuSpec, GpuSpec, LinkSpec, NodeSpec, Spec, StorageSpec
+from moesim.hardware.specs import CpuSpec, GpuSpec, LinkSpec, NodeSpec, Price, Spec, StorageSpec
 
 PARTS = ("gpu", "cpu", "link", "storage")
+NO_PRICE = Price()
 AnySpec = TypeVar("AnySpec", bound=Spec)
 
 
 @dataclass(frozen=True)
 class Node:
-    """A GPU, the CPU beside it, the link between them, and a drive (None: nothing below host memory)."""
+    """A GPU, the CPU beside it, the link between them, and a drive (None: nothing below host memory).
+
+    ``price``: of the ready node with all of its ``gpu_count`` GPUs, where it was taken as it is.
+    """
 
     name: str
     gpu: GpuSpec
@@ -29,6 +33,7 @@ class Node:
     storage: StorageSpec | None
     host_memory: Sourced[int]
     gpu_count: int = 1
+    price: Price = NO_PRICE
 
 
 def build_node(
@@ -65,7 +70,10 @@ def build_node(
     if bench.faults or gpu_spec is None or cpu_spec is None or link_spec is None or memory is None:
         raise CardError(bench.faults)
     name = ", ".join(part for part in (node, gpu, cpu, link, storage, host_memory) if part is not None)
-    return Node(name, gpu_spec, cpu_spec, link_spec, storage_spec, memory, ready.gpu_count if ready else 1)
+    replaced = any(part is not None for part in (gpu, cpu, link, storage, host_memory))
+    price = ready.price if ready and not replaced else NO_PRICE  # another machine has another price
+    count = ready.gpu_count if ready else 1
+    return Node(name, gpu_spec, cpu_spec, link_spec, storage_spec, memory, count, price)
 
 
 class _Bench:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from moesim.results.result import ConstantRow
-from moesim.units import format_bandwidth, format_bytes, format_seconds
+from moesim.units import format_bandwidth, format_bytes, format_joules, format_seconds, format_usd
 
 UNDEFINED = "–"
 
@@ -62,6 +62,18 @@ def constant(row: ConstantRow) -> str:
             return format_bandwidth(row.value)
         case "s":
             return format_seconds(row.value)
+        case "W":
+            return f"{row.value:.4g} W"
+
+
+def joules(value: float | None) -> str:
+    """``1234.5`` -> ``"1.23 kJ"``."""
+    return UNDEFINED if value is None else format_joules(value)
+
+
+def usd(value: float | None) -> str:
+    """``0.4567`` -> ``"0.457 USD"``."""
+    return UNDEFINED if value is None else format_usd(value)
 
 
 def words(name: str) -> str:
@@ -91,6 +103,8 @@ FILTERS: Mapping[str, Callable[..., str]] = {
     "count": count,
     "bytes": size,
     "seconds": format_seconds,
+    "joules": joules,
+    "usd": usd,
     "constant": constant,
     "words": words,
 }

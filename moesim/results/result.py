@@ -96,6 +96,8 @@ class Headline(Part):
     decode_late_rate_per_lookup: float | None
     fetched_bytes_per_decode_token: float | None = Field(description="to the GPU, for decode visits, per decode token")
     duration_s: float = Field(description="simulated, warm-up excluded")
+    joules_per_output_token: float | None = Field(None, description="at the wall socket; null where a card lacks it")
+    usd_per_million_output_tokens: float | None = Field(None, description="rented or owned; null where unknown")
 
 
 class TimeShare(Part):
@@ -229,7 +231,7 @@ class ConstantRow(Part):
 
     name: str
     value: float
-    unit: Literal["B/s", "FLOP/s", "s", "1"]
+    unit: Literal["B/s", "FLOP/s", "s", "W", "1"]
     source: str
     kind: Kind
 
@@ -246,6 +248,38 @@ class EvidenceRow(Part):
     kind: Kind
     constants: list[ConstantRow]
     extrapolated: list[str] = Field([], description="what lies outside of what the constants were fitted to")
+
+
+class EnergyRow(Part):
+    """A part of the machine in one state; watts at the wall socket."""
+
+    part: str
+    state: str
+    seconds: float
+    watts: float
+    joules: float
+    kind: Kind
+
+
+class MoneyRow(Part):
+    """What some of the money is for."""
+
+    item: str
+    usd: float
+    meaning: str
+    kind: Kind
+
+
+class Economy(Part):
+    """Energy and money of the counted steps; ``energy_lacking`` and ``money_lacking`` say why a total is null."""
+
+    joules: float | None
+    energy: list[EnergyRow]
+    energy_lacking: list[str]
+    basis: Literal["rent", "own"] | None
+    usd: float | None
+    money: list[MoneyRow]
+    money_lacking: list[str]
 
 
 class Bound(Part):
@@ -303,6 +337,7 @@ class Result(Part):
     requests: list[RequestRow]
     residency: Residency
     memory: list[MemoryRow]
+    economy: Economy | None = None
     evidence: list[EvidenceRow]
     evidence_shares: dict[Kind, float]
     warnings: list[str]

@@ -216,6 +216,39 @@ class WorkloadSpec(Spec):
     )
 
 
+@dataclass(frozen=True)
+class Quantity:
+    """A quantity of a dimension; kept as text, so that a Result shows what the user wrote."""
+
+    dimension: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Check the text before its type, for a better message."""
+        return core_schema.no_info_before_validator_function(self._read, handler(source))
+
+    def _read(self, value: Any) -> Any:
+        if value is not None and parse(value, self.dimension) == 0:
+            raise ValueError("must be above zero")
+        return value
+
+
+class EconomicsSpec(Spec):
+    """What the machine and its power cost."""
+
+    basis: Literal["auto", "rent", "own"] = Field(
+        "auto", description="'auto': rent where a card has a rent and no purchase is given, else own"
+    )
+    rent: Annotated[str, Quantity("money_rate")] | None = Field(
+        None, description="of the GPU with its share of the machine, as in '2.50 USD/h'; default: middle of the card's"
+    )
+    purchase: Annotated[str, Quantity("money")] | None = Field(
+        None, description="of the machine, as in '1500 USD'; default: the node's card, or a unified GPU's"
+    )
+    lifetime: Annotated[str, Quantity("time")] = Field("3 years", description="until it is worth nothing (assumed)")
+    use: float = Field(0.5, gt=0, le=1, description="share of its life in which it works (assumed)")
+    power: Annotated[str, Quantity("energy_price")] = Field("0.15 USD/kWh", description="tariff (assumed)")
+
+
 class Scenario(Spec):
     """One run: this model, on this machine, with these policies, on this routing."""
 
@@ -228,6 +261,7 @@ class Scenario(Spec):
     precision: PrecisionSpec = PrecisionSpec()
     workload: WorkloadSpec = WorkloadSpec()
     parallel: ParallelSpec | None = Field(None, description="many GPUs: expert parallelism on a cluster")
+    economics: EconomicsSpec = EconomicsSpec()
     serving: ServingSpec | None = Field(None, description="requests that arrive, served by replicas of the model")
     arrivals: ArrivalsSpec | None = Field(None, description="of serving: which requests come when")
     seed: int = Field(0, ge=0, le=2**63 - 1, description="of everything random")

@@ -19,6 +19,7 @@ from moesim.results.result import (
     Bound,
     Breakdown,
     Counters,
+    Economy,
     Headline,
     LayerRow,
     LinkUse,
@@ -31,6 +32,7 @@ from moesim.results.result import (
 from moesim.scenario import inputs
 from moesim.scenario.bounds import bounds
 from moesim.scenario.build import Built
+from moesim.scenario.economy import economy
 from moesim.scenario.time_use import TimeUse, bottleneck_of, extrapolations, kind_shares
 from moesim.traces.trace import DECODE, PREFILL
 from moesim.version import __version__
@@ -71,6 +73,7 @@ class _Summary:
             prefill=self.time.breakdown(self.counted_steps & ~self.is_decode),
             decode=self.time.breakdown(self.counted_steps & self.is_decode),
         )
+        found = self._economy()
         evidence = self.time.evidence(self.counted_steps, built.parts.node, built.terms)
         return Result(
             moesim_version=__version__,
@@ -82,7 +85,7 @@ class _Summary:
             hardware=inputs.hardware_facts(built),
             trace=inputs.trace_facts(built),
             policies=inputs.policy_facts(built),
-            headline=self._headline(),
+            headline=self._headline(found),
             bottleneck=bottleneck_of(breakdown.total),
             bounds=self._bounds(),
             output_changed=self._output_changed(),
@@ -94,6 +97,7 @@ class _Summary:
             requests=self._requests,
             residency=self._residency(),
             memory=inputs.memory_rows(built),
+            economy=found,
             evidence=evidence,
             evidence_shares=kind_shares(evidence),
             warnings=[*built.warnings, *extrapolations(evidence)],
@@ -128,7 +132,18 @@ class _Summary:
         warm = self.start_s
         return [row for row in rows.values() if row.arrival_s >= warm]
 
-    def _headline(self) -> Headline:
+    def _economy(self) -> Economy:
+        """Energy and money; what the GPU does by what bounds it, the rest of the time it waits."""
+        compute, memory, launch = self.time.gpu_seconds(self.counted_steps)
+        links = {link.name: link.busy_s for link in self._links()}
+        busy = {
+            "GPU": {"arithmetic": compute, "memory": memory, "launches": launch},
+            "CPU and DRAM": {"experts": links.get("cpu", 0.0)},
+            "drive": {"reading": links.get("flash", 0.0)},
+        }
+        return economy(self.built.file.scenario.economics, self.built.parts.node, self.duration_s, busy)
+
+    def _headline(self, spent: Economy) -> Headline:
         outcome, counters = self.outcome, self._counters()
         decode_steps = self.counted_steps & self.is_decode
         decode_s = float((outcome.step_end_s - outcome.step_start_s)[decode_steps].sum())
@@ -152,6 +167,8 @@ class _Summary:
             if counters.decode_tokens
             else None,
             duration_s=self.duration_s,
+            joules_per_output_token=_per(spent.joules, counters.output_tokens),
+            usd_per_million_output_tokens=_per(spent.usd, counters.output_tokens / 1e6),
         )
 
     def _rate(self, labels: tuple[int, ...], wanted: Bools) -> float | None:
@@ -288,3 +305,7 @@ class _Summary:
             gpu_capacity_bytes=setup.gpu.capacity_bytes,
             host_capacity_bytes=None if setup.host is None else setup.host.capacity_bytes,
         )
+
+
+def _per(total: float | None, count: float) -> float | None:
+    return total / count if total is not None and count else None

@@ -154,6 +154,7 @@ def headline(result: Result) -> Iterator[Figure]:
     if result.counters.prefill_tokens:
         decode, decode_late = head.decode_hit_rate_per_lookup, head.decode_late_rate_per_lookup
         late += f"; decode alone {formats.percent(decode)}, late {formats.percent(decode_late)}"
+    yield from _economy(result)
     yield Figure("Hit rate per lookup", *_parts(formats.percent(head.hit_rate_per_lookup)), late)
     yield Figure(
         "Fetched per decode token",
@@ -165,6 +166,18 @@ def headline(result: Result) -> Iterator[Figure]:
         ways.append((changed.substituted, "by another expert"))
         told = ", ".join(f"{formats.percent(share)} {way}" for share, way in ways if share)
         yield Figure("Output changed", *_parts(formats.percent(changed.share)), f"of gate weight: {told}")
+
+
+def _economy(result: Result) -> Iterator[Figure]:
+    """Energy and money per output token, or why they are unknown."""
+    head, found = result.headline, result.economy
+    if found is None:
+        return
+    whole = f"{formats.joules(found.joules)} in all, at the wall socket; assumed"
+    beside = "; ".join(found.energy_lacking) or whole
+    yield Figure("Energy per output token", *_parts(formats.joules(head.joules_per_output_token)), beside)
+    told = "; ".join(f"{row.item}: {row.meaning}" for row in found.money) or "; ".join(found.money_lacking)
+    yield Figure("Per million output tokens", *_parts(formats.usd(head.usd_per_million_output_tokens)), told)
 
 
 def _median(spread: Distribution | None) -> tuple[str, str]:
