@@ -13,6 +13,8 @@ from moesim.hardware.sourced import Sourced
 from moesim.hardware.specs import Spec
 
 SOURCE = "scenario override"
+#: A number that many times as large or small as the card's is a slip, and would drown every other.
+MOST_TIMES = 1e6
 AnySpec = TypeVar("AnySpec", bound=Spec)
 
 
@@ -24,10 +26,23 @@ def overridden(spec: AnySpec, path: Sequence[str], value: str | float) -> AnySpe
         value: what a card would have under ``value``: a quantity string, or a bare fraction or count.
 
     Raises:
-        CardError: there is no such number, or the value is wrong.
+        CardError: there is no such number, or the value is wrong or out of all proportion.
     """
     leaf = {"value": value, "kind": "assumed", "source": SOURCE}
-    return validate(Document(spec.name, _with(spec, path, leaf)), type(spec), CardError)
+    changed = validate(Document(spec.name, _with(spec, path, leaf)), type(spec), CardError)
+    before, after = _number(spec, path), _number(changed, path)
+    if before and after and not 1 / MOST_TIMES <= after / before <= MOST_TIMES:
+        told = f"{value!r} is {after / before:.3g} times the card's number"
+        raise CardError.of("", told, f"within a factor of {MOST_TIMES:.0e} of it; is its unit right?")
+    return changed
+
+
+def _number(spec: BaseModel | Mapping[str, Any], path: Sequence[str]) -> float | None:
+    """The number at ``path``; None where there is none."""
+    found: Any = spec
+    for key in path:
+        found = dict(found).get(key) if found is not None else None
+    return float(found.value) if isinstance(found, Sourced) else None
 
 
 def _with(level: BaseModel | Mapping[str, Any], path: Sequence[str], leaf: dict[str, Any]) -> dict[str, Any]:
