@@ -64,6 +64,10 @@ class ResultError(MoesimError):
     """A saved result that can't be read by this version."""
 
 
+class MicrobenchError(MoesimError):
+    """A microbenchmark that can't be built or run, or a result of one that is wrong."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint that names the known name closest to ``name``, or (the first of) all of them when none is close."""
     names = sorted(known)

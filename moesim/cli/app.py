@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from moesim.cli import bench, capture, cards, compare, cost, optimum, replay, report, run, sweep, trace
+from moesim.cli import bench, capture, cards, compare, cost, microbench, optimum, replay, report, run, sweep, trace
 from moesim.cli.console import set_flags
 from moesim.version import __version__
 
@@ -54,5 +54,7 @@ app.add_typer(trace.app, name="trace")
 app.add_typer(cards.models, name="models")
 app.add_typer(cards.hardware, name="hardware")
 app.add_typer(cost.validate, name="validate")
+cost.validate.command("card")(microbench.validate_card)
+app.add_typer(microbench.app, name="microbench")
 cards.hardware.command("fit")(cost.fit)
 app.add_typer(cards.policies, name="policies")

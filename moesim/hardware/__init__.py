@@ -17,11 +17,13 @@ from moesim.hardware.catalog import (
     load_cpu,
     load_gpu,
     load_link,
+    load_machine,
     load_network,
     load_node_card,
     load_storage,
     read_card,
 )
+from moesim.hardware.machine import MachineSpec
 from moesim.hardware.node import Node, build_node
 from moesim.hardware.sourced import KINDS, Kind, Sourced, weakest
 from moesim.hardware.specs import ClusterSpec, CpuSpec, GpuSpec, LinkSpec, NetworkSpec, NodeSpec, Spec, StorageSpec
@@ -33,6 +35,7 @@ __all__ = [
     "GpuSpec",
     "Kind",
     "LinkSpec",
+    "MachineSpec",
     "NetworkSpec",
     "Node",
     "NodeSpec",
@@ -45,6 +48,7 @@ __all__ = [
     "load_cpu",
     "load_gpu",
     "load_link",
+    "load_machine",
     "load_network",
     "load_node_card",
     "load_storage",

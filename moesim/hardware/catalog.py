@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from moesim.documents import read_yaml, validate
 from moesim.errors import CardError
+from moesim.hardware.machine import MachineSpec
 from moesim.hardware.specs import (
     ClusterSpec,
     CpuSpec,
@@ -30,6 +31,7 @@ FAMILIES: dict[str, type[Spec]] = {
     "network": NetworkSpec,
     "node": NodeSpec,
     "cluster": ClusterSpec,
+    "machine": MachineSpec,
 }
 AnySpec = TypeVar("AnySpec", bound=Spec)
 
@@ -99,7 +101,18 @@ def load_cluster(name: str) -> ClusterSpec:
     return _load("cluster", name, ClusterSpec)
 
 
+@cache
+def load_machine(name: str) -> MachineSpec:
+    """As :func:`load_gpu`, a machine that moesim measured; its parts can also be loaded by its name."""
+    return _load("machine", name, MachineSpec)
+
+
 def _load(family: str, name: str, spec: type[AnySpec]) -> AnySpec:
+    if family in MachineSpec.PARTS and name in card_paths(CARDS / "machine"):
+        part = getattr(load_machine(name), family)
+        if isinstance(part, spec):
+            return part
+        raise CardError.of(family, f"the machine {name!r} was measured without one", "name another card")
     try:
         path = card_path(CARDS / family, name)
     except CardError as error:

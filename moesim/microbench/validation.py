@@ -1,0 +1,166 @@
+"""A card against a result: errors of fitted and of held-out rows, apart, beside the measurement's own spread.
+
+The error of a row is ``|predicted - measured| / measured`` of medians; one whose prediction lies inside the row's own
+p10 to p90 counts as zero (the measurement does not know better). Only sound rows count; how many were not is said.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from moesim.hardware import MachineSpec
+from moesim.microbench.build import tree_sha256
+from moesim.microbench.decode_loop import LoopPrediction, predict_loop
+from moesim.microbench.fit import constants_by_group, predicted_seconds
+from moesim.microbench.models import group_key
+from moesim.microbench.schema import Row, read_result
+
+MIB = 2**20
+#: Median error that the issue asks for on held-out rows, in percent, by class of rows.
+TARGETS = {
+    "copies of 1 MB and more": 5.0,
+    "smaller copies": 15.0,
+    "expert time": 10.0,
+    "grouped experts": 15.0,
+    "overlap": 15.0,
+}
+_COPIES = ("copy", "copy_host_kind", "copy_bidir", "stage")
+_CLASSES = {
+    "expert_ffn": "expert time",
+    "cpu_expert": "expert time",
+    "grouped": "grouped experts",
+    "overlap": "overlap",
+}
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Errors(_Part):
+    """Errors in percent over some rows. ``inside``: rows whose prediction lies inside their own spread."""
+
+    rows: int
+    median: float
+    p90: float
+    bias: float
+    spread: float
+    inside: int
+    worst: str
+    worst_error: float
+
+
+class Line(_Part):
+    """One benchmark, or one class of rows, on one side of the split."""
+
+    name: str
+    side: Literal["fit", "holdout"]
+    errors: Errors
+    target: float | None = None
+
+    @property
+    def verdict(self) -> str:
+        """Whether the median reaches the target; empty without one."""
+        if self.target is None:
+            return ""
+        return "reached" if self.errors.median <= self.target else "missed"
+
+
+class Validation(_Part):
+    """The outcome. ``unsound``: rows that were flagged (noisy, contended, wrong); ``unpredicted``: no constants."""
+
+    card: str
+    title: str
+    result_sha256: str
+    fitted_from_it: bool
+    older_suite: bool
+    date: str
+    rows: int
+    unsound: int
+    unpredicted: int
+    classes: list[Line]
+    benches: list[Line]
+    groups: list[Line]
+    loops: list[LoopPrediction]
+    skipped: list[str]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return self.model_dump(mode="json")
+
+
+def validate_card(card: MachineSpec, path: Path) -> Validation:
+    """Hold a card against a result file.
+
+    Raises:
+        FileError, MicrobenchError: the file is no result.
+    """
+    result = read_result(path)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    constants = constants_by_group(card.fits)
+    sound = [row for row in result.rows if row.sound and row.bench != "replay"]
+    loops = [row for row in result.rows if row.bench == "replay" and row.sound]
+    scored = [(row, seconds) for row in sound if (seconds := predicted_seconds(row, constants)) is not None]
+    return Validation(
+        card=card.name,
+        title=card.title,
+        result_sha256=sha256,
+        fitted_from_it=sha256 == card.origin.result_sha256,
+        older_suite=any(old != tree_sha256(program) for program, old in result.source.tree_sha256.items()),
+        date=result.run.started_utc[:10],
+        rows=len(result.rows),
+        unsound=sum(not row.sound for row in result.rows),
+        unpredicted=len(sound) - len(scored),
+        classes=_lines(scored, _class_of),
+        benches=_lines(scored, lambda row: row.bench),
+        groups=_lines(scored, lambda row: f"{row.bench}: {group_key(row)[1]}"),
+        loops=[loop for row in loops if (loop := predict_loop(row, constants)) is not None],
+        skipped=[f"{skip.bench}: {skip.cases} cases: {skip.reason}" for skip in result.skipped],
+    )
+
+
+def _class_of(row: Row) -> str | None:
+    if row.bench in _COPIES and row.case.get("op") != "pin":
+        return "copies of 1 MB and more" if row.bytes >= 1e6 else "smaller copies"
+    return _CLASSES.get(row.bench)
+
+
+def _lines(scored: Sequence[tuple[Row, float]], name_of: Any) -> list[Line]:
+    """A line for each name and side, by name, the fitted side first."""
+    together: dict[tuple[str, Literal["fit", "holdout"]], list[tuple[Row, float]]] = {}
+    for row, seconds in scored:
+        if (name := name_of(row)) is not None:
+            together.setdefault((name, row.split), []).append((row, seconds))
+    return [
+        Line(name=name, side=side, errors=errors_of(members), target=TARGETS.get(name))
+        for (name, side), members in sorted(together.items())
+    ]
+
+
+def errors_of(scored: Sequence[tuple[Row, float]]) -> Errors:
+    """Errors over rows and what was predicted for each, in percent."""
+    signed = np.array([(seconds / row.seconds - 1) * 100 for row, seconds in scored])
+    inside = np.array([row.time_us.p10 <= seconds * 1e6 <= row.time_us.p90 for row, seconds in scored])
+    absolute = np.where(inside, 0.0, np.abs(signed))
+    worst = int(np.argmax(absolute))
+    case = ", ".join(f"{key}={str(value)[:24]}" for key, value in scored[worst][0].case.items())
+    return Errors(
+        rows=len(scored),
+        median=_percent(np.median(absolute)),
+        p90=_percent(np.percentile(absolute, 90)),
+        bias=_percent(signed.mean()),
+        spread=_percent(np.median([row.spread for row, _ in scored]) * 100),
+        inside=int(inside.sum()),
+        worst=case,
+        worst_error=_percent(signed[worst]),
+    )
+
+
+def _percent(value: Any) -> float:
+    return round(float(value), 1)
