@@ -19,7 +19,7 @@ from moesim.hardware.topology import Topology
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-#: Flows whose ends lie closer together than this share of what is left end together.
+#: Flows whose ends lie closer together than this share of the time that has passed end together.
 TOGETHER = 1e-9
 
 
@@ -96,7 +96,7 @@ class FlowNetwork:
                 until_end = float((left[active] / rate[active]).min())
             step = min(until_end, until_start)
             if until_end <= until_start:
-                step = min(step * (1 + self.together), until_start)
+                step = min(max(step * (1 + self.together), self.together * env.now), until_start)
             yield env.timeout(step)
             left[active] -= rate[active] * step
             done = active & (left <= rate * step * 1e-12 + 1e-9)
@@ -110,7 +110,7 @@ def flow_seconds(
 
     Args:
         num_bytes: from GPU ``first + i`` to ``first + j``. [gpus, gpus]
-        together: flows that end within this share of each other's remaining time end together.
+        together: flows that end within this share of the time that has passed end together.
     """
     gpus = len(num_bytes)
     source, target = np.nonzero(num_bytes)

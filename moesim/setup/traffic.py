@@ -17,6 +17,8 @@ from moesim.setup.placement import Placement
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Choice = Literal["even", "nearest", "split"]
+#: Tokens times targets up to which a table of marks is faster than sorting.
+MOST_MARKS = 2**25
 #: Shares of an expert's tokens over its slots, from the tokens of each expert. [slots]
 Split = Callable[[Floats], Floats]
 
@@ -161,7 +163,16 @@ def _rank_in_group(code: Ints) -> Ints:
 
 
 def _distinct(home: Ints, target: Ints, rows: int, columns: int) -> Ints:
-    """Tokens of each home that go to each target, each once. [rows, columns]"""
+    """Tokens of each home that go to each target, each once. [rows, columns]
+
+    Args:
+        home: of each token, ascending, equally many tokens each. [tokens]
+        target: -1 where there is none. [tokens, top_k]
+    """
+    if len(target) * (columns + 1) <= MOST_MARKS:
+        marked = np.zeros((len(target), columns + 1), dtype=bool)
+        marked[np.arange(len(target))[:, None], target] = True  # -1 marks the last column
+        return np.asarray(marked[:, :columns].reshape(rows, -1, columns).sum(axis=1), dtype=np.int64)
     ordered = np.sort(target, axis=1)
     new = ordered >= 0
     new[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]

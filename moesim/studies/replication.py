@@ -55,7 +55,7 @@ def with_studies(run: ParallelRun, progress: Progress = lambda _: None) -> Paral
 def _changes(run: ParallelRun) -> Iterator[tuple[str, str, Callable[[], ParallelRun | None]]]:
     """(name, meaning, the run again) of each change that says something here."""
     setups = [stage.setup for stage in run.built.stages]
-    file, parallel = run.built.file, run.built.parallel
+    parallel = run.built.parallel
 
     def again(change: Callable[[ParallelSetup], ParallelSetup]) -> ParallelRun:
         return ran(run.built, tuple(change(setup) for setup in setups))
@@ -66,13 +66,13 @@ def _changes(run: ParallelRun) -> Iterator[tuple[str, str, Callable[[], Parallel
         told = "receivers go on when their own data is there"
         yield "one-sided in place of a barrier", told, lambda: again(lambda setup: replace(setup, sync="one-sided"))
     if parallel.stragglers.gpus or parallel.stragglers.jitter:
-        yield "no slow GPUs", "all compute equally fast", lambda: _again(file, {"stragglers": {}})
+        yield "no slow GPUs", "all compute equally fast", lambda: _again(run, {"stragglers": {}})
     overlap, tokens = parallel.overlap, parallel.batch.tokens_per_gpu // parallel.batch.microbatches
     if parallel.exchange.kind != "fused" and not overlap.two_batches and overlap.pipeline == 1 and tokens % 2 == 0:
         yield (
             "two-batch overlap",
             "half the tokens compute while the others travel",
-            lambda: _again(file, {"overlap": {"two_batches": True}}),
+            lambda: _again(run, {"overlap": {"two_batches": True}}),
         )
     kind = "deepep-low-latency" if parallel.batch.phase == "decode" else "deepep-normal"
     if parallel.exchange.kind != kind:
@@ -80,14 +80,14 @@ def _changes(run: ParallelRun) -> Iterator[tuple[str, str, Callable[[], Parallel
             f"{kind} kernels",
             "dispatch and combine as DeepEP does them",
             lambda: _again(
-                file, {"exchange": {"kind": kind, "sync": None, "flows": "ports"}, "overlap": {"separate_links": False}}
+                run, {"exchange": {"kind": kind, "sync": None, "flows": "ports"}, "overlap": {"separate_links": False}}
             ),
         )
     if setups[0].shared_s.any() and not overlap.shared_experts:
         yield (
             "shared experts beside dispatch",
             "computed while tokens travel",
-            lambda: _again(file, {"overlap": {"shared_experts": True}}),
+            lambda: _again(run, {"overlap": {"shared_experts": True}}),
         )
 
 
@@ -118,10 +118,10 @@ def _mean(values: Floats) -> Floats:
     return np.broadcast_to(values.mean(axis=-1, keepdims=True), values.shape)
 
 
-def _again(file: ScenarioFile, parallel: dict[str, Any], placement: PolicyChoice | None = None) -> ParallelRun | None:
+def _again(run: ParallelRun, parallel: dict[str, Any], placement: PolicyChoice | None = None) -> ParallelRun | None:
     """The scenario with some of ``parallel`` changed; None where it can't run so."""
     try:
-        return run_parallel(changed(file, parallel, placement))
+        return run_parallel(changed(run.built.file, parallel, placement), run.built.parts)
     except MoesimError:
         return None
 
@@ -148,7 +148,7 @@ def replication(run: ParallelRun) -> ReplicationStudy | None:
     experts, ep = built.parts.model.num_experts, built.parts.degrees.ep
     least = -experts % ep
     own = PolicyChoice.model_validate(built.parts.placement.describe())
-    wanted = [(PolicyChoice(name="contiguous"), least), (PolicyChoice(name="greedy"), least)]
+    wanted = [(PolicyChoice(name="contiguous"), least), (PolicyChoice(name="eplb" if least else "greedy"), least)]
     wanted += [
         (PolicyChoice(name="eplb"), least + number * ep) for number in (1, 2) if least + number * ep <= 3 * experts
     ]
@@ -158,7 +158,7 @@ def replication(run: ParallelRun) -> ReplicationStudy | None:
     runs: list[tuple[PolicyChoice, int, ParallelRun]] = []
     for choice, more in wanted:
         mine = choice.name == own.name and more == built.parallel.redundant_experts
-        found = run if mine else _again(built.file, {"redundant_experts": more, "rebalance": None}, choice)
+        found = run if mine else _again(run, {"redundant_experts": more, "rebalance": None}, choice)
         if found is not None:
             runs.append((choice, more, found))
     if not runs or runs[0][0].name != "contiguous":
@@ -190,7 +190,8 @@ def _answer(rows: list[PlacementRow], least: int) -> str:
         return "Replication could not be tried here."
     best = min(copied, key=lambda row: row.step_s)
     gain = without.step_s / best.step_s
-    alone = f"placement alone ({without.policy}) gives {without.speedup:.2f}x over contiguous"
+    needed = f", with the {least} that fill every rank," if least else ""
+    alone = f"placement alone ({without.policy}{needed}) gives {without.speedup:.2f}x over contiguous"
     copies = f"{best.policy} with {best.redundant_experts} redundant experts a layer"
     times = f"{format_seconds(best.step_s)} a step against {format_seconds(without.step_s)}, {gain:.2f}x"
     memory = f"{format_bytes(best.replica_bytes_per_gpu)} a GPU"

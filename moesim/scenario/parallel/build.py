@@ -63,13 +63,16 @@ class BuiltParallel:
         return self.file.scenario.parallel
 
 
-def build_parallel(file: ScenarioFile) -> BuiltParallel:
+def build_parallel(file: ScenarioFile, known: ParallelParts | None = None) -> BuiltParallel:
     """Evaluate a parallel scenario.
+
+    Args:
+        known: parts of a scenario with the same model, trace and hardware.
 
     Raises:
         ScenarioError: with every fault of the parts at once, then of what they give.
     """
-    parts, gathering = load_parallel_parts(file), Gathering(file)
+    parts, gathering = load_parallel_parts(file, known), Gathering(file)
     scenario, degrees = file.scenario, parts.degrees
     parallel = scenario.parallel
     assert parallel is not None

@@ -65,8 +65,11 @@ class ParallelParts:
         return -(-self.model.num_experts // self.degrees.ep)
 
 
-def load_parallel_parts(file: ScenarioFile) -> ParallelParts:
+def load_parallel_parts(file: ScenarioFile, known: ParallelParts | None = None) -> ParallelParts:
     """Load every part of a parallel scenario.
+
+    Args:
+        known: parts of a scenario with the same model, trace and hardware, not to be loaded again.
 
     Raises:
         ScenarioError: with the faults of all parts.
@@ -75,16 +78,17 @@ def load_parallel_parts(file: ScenarioFile) -> ParallelParts:
     parallel = scenario.parallel
     assert parallel is not None
     model = gathering.load(("model",), lambda: load_model(scenario.model))
-    topology = gathering.load(("hardware",), lambda: _topology(file))
+    topology = known.topology if known else gathering.load(("hardware",), lambda: _topology(file))
     choice = scenario.policies.placement
     policy = gathering.load(("policies", "placement"), lambda: load_policy(file, "placement", choice))
     precisions = precisions_of(gathering, scenario, model)
     gathering.stop()
-    source = gathering.load(("trace", "file"), lambda: _source(file, model))
+    source = known.source if known else gathering.load(("trace", "file"), lambda: _source(file, model))
     gathering.stop()
-    trace = (
-        source if scenario.trace.synthetic else gathering.load(("trace",), lambda: routing_for(source, model, scenario))
-    )
+    if known is not None or scenario.trace.synthetic is not None:
+        trace = known.trace if known else source
+    else:
+        trace = gathering.load(("trace",), lambda: routing_for(source, model, scenario))
     degrees = gathering.load(("parallel",), lambda: degrees_of(parallel, topology, model))
     gathering.stop()
     return ParallelParts(model, topology, source, trace, policy, precisions, degrees)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from moesim.engine.expert_parallel import SLOWER, ParallelOutcome, simulate_parallel
 from moesim.scenario.load import ScenarioFile
 from moesim.scenario.parallel.build import BuiltParallel, build_parallel
+from moesim.scenario.parallel.parts import ParallelParts
 from moesim.setup.parallel import ParallelSetup
 
 Floats = NDArray[np.float64]
@@ -34,13 +35,16 @@ class ParallelRun:
     waits_s: dict[str, float]
 
 
-def run_parallel(file: ScenarioFile) -> ParallelRun:
+def run_parallel(file: ScenarioFile, known: ParallelParts | None = None) -> ParallelRun:
     """Build and simulate a parallel scenario.
+
+    Args:
+        known: parts of a scenario with the same model, trace and hardware.
 
     Raises:
         ScenarioError: with every fault at once.
     """
-    built = build_parallel(file)
+    built = build_parallel(file, known)
     return ran(built, tuple(stage.setup for stage in built.stages))
 
 

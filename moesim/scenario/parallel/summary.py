@@ -290,13 +290,13 @@ def _warnings(run: ParallelRun) -> list[str]:
         told.append(f"trace too short: each of its rows is used {built.batch.reuse:.1f} times in the mean.")
     if parallel.profile == "oracle" and built.parts.placement.needs_training:
         told.append("oracle: placement learned from the scored tokens themselves; this is a bound, not a system.")
-    reasons = {
-        f"{part.name}: {reason}"
-        for stage in built.stages
-        for part in (*stage.priced.parts, stage.experts)
-        for reason in part.reasons
-    }
-    told += [f"extrapolated: {reason}" for reason in sorted(reasons)]
+    reasons: dict[str, dict[str, None]] = {}
+    for stage in built.stages:
+        for part in (*stage.priced.parts, stage.experts):
+            reasons.setdefault(part.name, {}).update(dict.fromkeys(part.reasons))
+    outside = [f"{name} ({', '.join(found)})" for name, found in reasons.items() if found]
+    if outside:
+        told.append(f"extrapolated: {'; '.join(outside)}.")
     if built.parts.degrees.tp > built.parts.topology.gpus_per_node:
         told.append("extrapolated: tensor parallelism over several nodes is priced as within one.")
     told.append("host time: what a serving engine's host adds to a step is not included.")
