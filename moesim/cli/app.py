@@ -6,7 +6,21 @@ from typing import Annotated
 
 import typer
 
-from moesim.cli import bench, capture, cards, compare, cost, microbench, optimum, replay, report, run, sweep, trace
+from moesim.cli import (
+    bench,
+    capture,
+    cards,
+    compare,
+    cost,
+    hardware_import,
+    microbench,
+    optimum,
+    replay,
+    report,
+    run,
+    sweep,
+    trace,
+)
 from moesim.cli.console import set_flags
 from moesim.version import __version__
 
@@ -57,4 +71,5 @@ app.add_typer(cost.validate, name="validate")
 cost.validate.command("card")(microbench.validate_card)
 app.add_typer(microbench.app, name="microbench")
 cards.hardware.command("fit")(cost.fit)
+cards.hardware.add_typer(hardware_import.app, name="import")
 app.add_typer(cards.policies, name="policies")
