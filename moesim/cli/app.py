@@ -15,6 +15,7 @@ from moesim.cli import (
     hardware_import,
     microbench,
     optimum,
+    plan,
     replay,
     report,
     run,
@@ -58,6 +59,7 @@ app.command("schema")(run.schema)
 app.command("cost")(cost.cost)
 app.command("compare")(compare.compare)
 app.command("sweep")(sweep.sweep)
+app.command("plan")(plan.plan)
 app.command("optimum")(optimum.optimum)
 app.command("replay")(replay.replay)
 app.command("bench")(bench.bench)

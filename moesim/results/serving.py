@@ -92,6 +92,14 @@ class StepErrorFacts(_Part):
     largest: float
 
 
+class PartEvidence(_Part):
+    """A part of the steps' time, by the kind of the constants that it rests on."""
+
+    part: str
+    kind: Kind
+    share: float
+
+
 class ServingCounters(_Part):
     """Integer counts."""
 
@@ -152,6 +160,7 @@ class ServingResult(_Part):
     memory: list[MemoryUse]
     kv_tokens: int = Field(description="of one replica")
     step_error: StepErrorFacts
+    evidence: list[PartEvidence]
     evidence_shares: dict[Kind, float]
     assumptions: list[str] = Field(description="where tables lie outside of fitted ranges, used or not")
     warnings: list[str]

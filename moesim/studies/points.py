@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -63,7 +63,7 @@ class Progress:
 
 def run_task(task: Task) -> Ending:
     """Take a task's result from the store, or run it and keep what comes out."""
-    overrides = [f"{key}={json.dumps(value)}" for key, value in task.settings]  # JSON is YAML
+    overrides = overrides_of(task.settings)
     try:
         file = load_scenario(task.base, overrides, code="run" if task.allow_code else "refuse")
         key = key_of(file)
@@ -87,6 +87,11 @@ def run_task(task: Task) -> Ending:
             return Ending("ran", key)
         store.put_failure(key, failure)
     return Ending("failed", key, failure)
+
+
+def overrides_of(settings: Iterable[tuple[str, Any]]) -> list[str]:
+    """Settings as a scenario takes them: JSON is YAML."""
+    return [f"{key}={json.dumps(value)}" for key, value in settings]
 
 
 def run_all(

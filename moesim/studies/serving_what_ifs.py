@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from moesim.results.serving import ServingResult, ServingWhatIf
 from moesim.scenario.load import ScenarioFile, with_settings
 from moesim.scenario.serving.build import BuiltServing, build_serving
 from moesim.scenario.serving.summary import run_serving
+from moesim.studies.points import overrides_of
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,8 @@ def with_serving_what_ifs(file: ScenarioFile, progress: Callable[[str], None] = 
     what_ifs = []
     for change in changes(built):
         progress(change.name)
-        settings = [f"{key}={json.dumps(value)}" for key, value in change.settings.items()]  # JSON is YAML
         try:
-            changed = build_serving(with_settings(file, settings))
+            changed = build_serving(with_settings(file, overrides_of(change.settings.items())))
         except MoesimError:  # does not fit
             continue
         what_ifs.append(_what_if(change, result, run_serving(changed)))

@@ -20,7 +20,7 @@ from moesim.scenario.serving.fidelity import StepError, step_error
 from moesim.scenario.serving.memory import GpuMemory, gpu_memory
 from moesim.scenario.serving.routing import Routed, routed, unrouted
 from moesim.scenario.serving.schema import ArrivalsSpec, ServingSpec
-from moesim.scenario.serving.tables import Tables, tables_of
+from moesim.scenario.serving.tables import Tables, scaled, tables_of
 from moesim.scenario.workload import routing_for, synthetic_for
 from moesim.setup.serving import Limits, ServingSetup
 from moesim.traces import RoutingTrace, load_trace
@@ -113,7 +113,7 @@ def build_serving(file: ScenarioFile) -> BuiltServing:
         memory=memory,
         tables=tables,
         error=step_error(price, tables.costs, _exchange(serving), limits, longest, scenario.seed),
-        setup=ServingSetup(tables.costs, routing.routing, limits, workload),
+        setup=ServingSetup(scaled(tables.costs, serving.time_scale), routing.routing, limits, workload),
         warnings=tuple(_warnings(scenario, model, node, trace, routing, parallel)),
     )
 
@@ -229,6 +229,8 @@ def _warnings(
             f"stand-in: the routing was recorded from {trace.card.model}, not from {model.name} "
             f"({', '.join(trace.card.transforms)}). Rates and seconds are those of a similar workload."
         )
+    if scenario.serving is not None and scenario.serving.time_scale != 1:
+        told.append(f"time_scale: every step takes {scenario.serving.time_scale:g} times what the cost forms say.")
     if parallel.pp > 1:
         told.append("pipeline: stages run one after the other for each step; no second batch fills the gaps.")
     if parallel.dp > 1:

@@ -150,6 +150,9 @@ class ServingSpec(_Spec):
     routing: Literal["round-robin", "least-loaded"] = Field("round-robin", description="of requests to replicas")
     disaggregation: DisaggregationSpec | None = None
     slo: SloSpec = SloSpec()
+    time_scale: Annotated[float, Field(gt=0, le=100)] = Field(
+        1.0, description="every step takes so many times as long: how much does an error of the cost forms matter?"
+    )
     usd_per_gpu_hour: Annotated[float, Field(ge=0, le=1e4)] | None = Field(
         None, description="default: the GPU card's rent, the middle of the range seen"
     )

@@ -18,6 +18,7 @@ from moesim.results import metrics
 from moesim.results.result import Bottleneck, Bound, TimeShare, TraceFacts
 from moesim.results.serving import (
     MemoryUse,
+    PartEvidence,
     ReplicaRow,
     RequestColumns,
     Role,
@@ -110,7 +111,7 @@ class _Summary:
 
     def result(self) -> ServingResult:
         built, scenario = self.built, self.built.file.scenario.model_dump(mode="json")
-        breakdown = self._breakdown()
+        breakdown, evidence = self._breakdown(), self._evidence()
         saturated = is_saturated(self.outcome, self.built.setup.limits)
         return ServingResult(
             moesim_version=__version__,
@@ -133,7 +134,8 @@ class _Summary:
             memory=self._memory(),
             kv_tokens=built.setup.limits.blocks * built.setup.limits.block_tokens,
             step_error=StepErrorFacts(**vars(built.error)),
-            evidence_shares=self._evidence(),
+            evidence=evidence,
+            evidence_shares=_by_kind(evidence),
             assumptions=list(built.tables.reasons),
             warnings=[*built.warnings, *self._warnings(saturated)],
         )
@@ -176,17 +178,21 @@ class _Summary:
         for table, parts in self.built.tables.parts.items():
             for name, values in parts.items():
                 seconds[name] = seconds.get(name, 0.0) + float((values * getattr(self.outcome.use, table)).sum())
+        scale = self.built.serving.time_scale
+        seconds = {name: part * scale for name, part in seconds.items()}
         whole = self.duration_s * self.built.replicas
         seconds[IDLE] = max(whole - float(self.outcome.busy_s.sum()), 0.0)
         return sorted(metrics.time_shares(seconds), key=lambda part: -part.seconds)
 
-    def _evidence(self) -> dict[Kind, float]:
-        seconds: dict[Kind, float] = {}
+    def _evidence(self) -> list[PartEvidence]:
+        """Shares of the time that replicas ran steps, by part and kind, most first."""
+        seconds: dict[tuple[str, Kind], float] = {}
         for table, kinds in self.built.tables.kinds.items():
-            for kind, values in kinds.items():
-                seconds[kind] = seconds.get(kind, 0.0) + float((values * getattr(self.outcome.use, table)).sum())
-        whole = sum(seconds.values())
-        return {kind: part / whole for kind, part in seconds.items() if part > 0}
+            for key, values in kinds.items():
+                seconds[key] = seconds.get(key, 0.0) + float((values * getattr(self.outcome.use, table)).sum())
+        whole = sum(seconds.values()) or 1.0
+        rows = [PartEvidence(part=part, kind=kind, share=s / whole) for (part, kind), s in seconds.items() if s > 0]
+        return sorted(rows, key=lambda row: -row.share)
 
     def _bounds(self) -> list[Bound]:
         """What no scheduler of this deployment could beat."""
@@ -325,6 +331,13 @@ def _bottleneck(breakdown: list[TimeShare], saturated: bool) -> Bottleneck:
     if not busy:
         return Bottleneck(bound_by="nothing", share=0.0, what_if=None)
     return Bottleneck(bound_by=busy[0].name, share=busy[0].share, what_if=None)
+
+
+def _by_kind(evidence: list[PartEvidence]) -> dict[Kind, float]:
+    found: dict[Kind, float] = {}
+    for row in evidence:
+        found[row.kind] = found.get(row.kind, 0.0) + row.share
+    return found
 
 
 def _each(rate: float | None, seconds: float, tokens: int, factor: float) -> float | None:

@@ -18,7 +18,7 @@ from moesim.hardware import Kind
 from moesim.setup.serving import StepCosts
 
 Floats = NDArray[np.float64]
-Name = TypeVar("Name", bound=str)
+Name = TypeVar("Name")
 #: Each point of a grid is so many times the one before.
 _CONTEXT_RATIO, _QUERY_RATIO, _LOAD_RATIO = 1.2, 1.15, 1.02
 #: Attention of prompts works in blocks of so many queries; the first stairs of its time have points at both edges.
@@ -33,13 +33,13 @@ class Tables:
 
     Attributes:
         parts: table -> name of a part -> its seconds, in the table's shape.
-        kinds: table -> kind of evidence -> its seconds, in the table's shape.
+        kinds: table -> name of a part and kind of its evidence -> seconds, in the table's shape.
         reasons: what was extrapolated, in words.
     """
 
     costs: StepCosts
     parts: dict[str, dict[str, Floats]]
-    kinds: dict[str, dict[Kind, Floats]]
+    kinds: dict[str, dict[tuple[str, Kind], Floats]]
     reasons: tuple[str, ...]
 
 
@@ -86,11 +86,19 @@ def tables_of(
         costs,
         {name: _by(shape, [(part.name, part.seconds) for part in parts]) for name, (shape, parts) in found.items()},
         {
-            name: _by(shape, [item for part in parts for item in part.by_kind().items()])
+            name: _by(shape, [((p.name, kind), seconds) for p in parts for kind, seconds in p.by_kind().items()])
             for name, (shape, parts) in found.items()
         },
         tuple(dict.fromkeys(reason for _, parts in found.values() for part in parts for reason in part.reasons)),
     )
+
+
+def scaled(costs: StepCosts, factor: float) -> StepCosts:
+    """Every step so many times as long."""
+    if factor == 1:
+        return costs
+    tables = ("dense_s", "head_s", "host_s", "decode_s", "prefill_s", "expert_s", "token_s")
+    return replace(costs, **{name: getattr(costs, name) * factor for name in tables})
 
 
 def _sum(shape: tuple[int, ...], seconds: Sequence[Floats]) -> Floats:
@@ -118,13 +126,14 @@ class _Filler:
         )
 
     def dense(self, exchange: str | None) -> tuple[tuple[int, ...], list[Part]]:
-        """What the number of tokens decides."""
-        price, count = self._price, np.ceil(self._tokens / self._copies)
+        """What the number of tokens decides: priced once for each number of a copy's tokens."""
+        price, count = self._price, np.arange(-(-self._tokens[-1] // self._copies) + 1)
         own = exchange is None or price.parallel.ep == 1
         parts = [*price.dense(count), *price.all_reduces(count, experts_too=own), *price.stages(count)]
         if not own and exchange is not None:
             parts += price.exchange(np.ceil(count / price.parallel.tp), exchange)
-        return self._tokens.shape, parts
+        own_tokens = -(-self._tokens // self._copies)
+        return self._tokens.shape, [_at(part, own_tokens) for part in parts]
 
     def head(self) -> tuple[tuple[int, ...], list[Part]]:
         """Output head and sampling."""
@@ -167,6 +176,13 @@ class _Filler:
             return 0.0
         few, many = price.moe_layer(np.array([4096.0, 8192.0]), 64.0, 8.0).seconds
         return float(many - few) / 4096
+
+
+def _at(part: Part, places: NDArray[np.int64]) -> Part:
+    """A part's entries at some places."""
+    shape = part.seconds.shape
+    terms = {name: np.broadcast_to(term, shape)[places] for name, term in part.terms.items()}
+    return replace(part, terms=terms, extrapolated=np.broadcast_to(part.extrapolated, shape)[places])
 
 
 def _either(mask: NDArray[np.bool_], first: Part, second: Part) -> Part:
