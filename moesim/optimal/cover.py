@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.optimal.answer import Answer
+from moesim.optimal.answer import Answer, answer
 from moesim.optimal.program import Program
+from moesim.optimal.solvers import SolverError
 
 #: A share of a load that rounding may leave uncovered.
 _ROUNDING = 1e-9
@@ -54,7 +55,18 @@ def cover(
         program.row(
             [(int(numbers[c, load]), float(gpus[c])) for c in members for load in range(loads)], "<=", float(most)
         )
-    solution = program.solve(time_limit_s=time_limit_s)
+    if not (capacity > 0).any(axis=0).all():
+        return Cover(_none(), None)
+    try:
+        solution = program.solve(time_limit_s=time_limit_s)
+    except SolverError as error:
+        if "infeasible" not in str(error):
+            raise
+        return Cover(_none(), None)
     if solution.values is None:
         return Cover(solution.answer, None)
     return Cover(solution.answer, solution.values[numbers].astype(np.int64))
+
+
+def _none() -> Answer:
+    return answer("mix of machines", "USD/h", value=None, bound=None, solver="no cover exists")
