@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from moesim.api import run
 from moesim.documents import read_yaml, validate
 from moesim.errors import Fault, ResultError, nearest
+from moesim.results.capacity import CapacityResult
 from moesim.results.comparison import ComparisonResult
 from moesim.results.parallel import ParallelResult
 from moesim.results.result import load_versioned, write_text
@@ -20,7 +21,10 @@ from moesim.results.saved import SavedResult
 from moesim.results.serving import ServingResult
 from moesim.results.trace_figures import SavedTraces, saved_traces
 from moesim.scenario import load_scenario
+from moesim.studies.capacity.answer import answer
+from moesim.studies.capacity.plan import load_plan
 from moesim.studies.compare import compare, load_comparison, points_of
+from moesim.studies.execution import Processes
 from moesim.studies.ranking import rank
 from moesim.studies.trace_comparison import described
 
@@ -39,11 +43,12 @@ class ShippedReport(BaseModel):
     scenario: str | None = None
     comparison: str | None = None
     traces: list[str] | None = Field(None, min_length=1)
+    plan: str | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> ShippedReport:
         if len(self.model_fields_set) != 1:
-            raise ValueError("needs one of: scenario, comparison, traces")
+            raise ValueError("needs one of: scenario, comparison, traces, plan")
         return self
 
 
@@ -95,7 +100,7 @@ def check_reports(folder: Path, names: Collection[str] = ()) -> Iterator[str]:
 
 def _results(
     folder: Path, names: Collection[str]
-) -> Iterator[tuple[Path, SavedResult | ComparisonResult | SavedTraces]]:
+) -> Iterator[tuple[Path, SavedResult | ComparisonResult | SavedTraces | CapacityResult]]:
     """The file of each report, and what it should hold now."""
     manifest = validate(read_yaml(folder / MANIFEST, ResultError), Manifest, ResultError)
     unknown = [name for name in names if name not in manifest.reports]
@@ -112,6 +117,13 @@ def _results(
         elif report.traces is not None:
             found = saved_traces(described([folder / path for path in report.traces]))
             yield folder / name / "trace.json", found
+        elif report.plan is not None:
+            yield folder / name / "capacity.json", _planned(folder / report.plan)
+
+
+def _planned(path: Path) -> CapacityResult:
+    with tempfile.TemporaryDirectory() as store:
+        return answer(load_plan(path), Path(store), Processes())
 
 
 def _compared(path: Path) -> ComparisonResult:

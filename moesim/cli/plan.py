@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from moesim.cli.console import JsonOption, err, out, output_folder, print_table, progress
+from moesim.cli.console import JsonOption, err, out, output_folder, print_json, print_table, progress
 from moesim.results.capacity import named
 from moesim.units import format_seconds
 
@@ -60,6 +60,52 @@ def plan(
     out().print("\nwrote " + ", ".join(str(folder / name) for name in outputs), markup=False)
 
 
+def fits(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A language-model card.")],
+    hardware: Annotated[str, typer.Option("--hardware", metavar="NODE", help="A ready machine.")],
+    precision: Annotated[str | None, typer.Option(help="Of all weights; default: as released.")] = None,
+    context: Annotated[int, typer.Option(min=1, max=2**20, help="Positions of the request that decodes.")] = 4096,
+    as_json: JsonOption = False,
+) -> None:
+    """Say whether a model runs on a machine, with what placed where, and about how fast one request decodes."""
+    from dataclasses import asdict
+
+    from moesim.hardware import build_node
+    from moesim.models import Precisions, get_precision, load_model
+    from moesim.studies.capacity.fits import fits as answer
+
+    spec, node = load_model(model), build_node(hardware)
+    names = (precision or spec.expert_precision, precision or spec.dense_precision)
+    found = answer(spec, Precisions(get_precision(names[0]), get_precision(names[1])), node, context)
+    if as_json:
+        print_json({"model": model, "hardware": hardware, "context": context, **asdict(found)})
+        return
+    verdicts = {
+        "resident": "fits into GPU memory",
+        "offloaded": "runs with experts offloaded",
+        "no": "does not run",
+    }
+    stored = names[0] if names[0] == names[1] else f"experts {names[0]}, the rest {names[1]}"
+    out().print(f"{model} ({stored}) on {hardware}: {verdicts[found.verdict]}", style="bold", markup=False)
+    if found.why:
+        out().print(f"  {found.why}", markup=False)
+    if found.placements:
+        rows = [
+            [
+                way.name,
+                way.gpus,
+                f"{way.decode_tokens_per_s:.1f}",
+                f"{way.most:.1f}",
+                f"{way.kv_tokens:,}",
+                "; ".join(f"{where}: {what}" for where, what in way.where.items()),
+            ]
+            for way in found.placements
+        ]
+        print_table(["how", "GPUs", "tokens/s", "at most", "context", "placed"], rows)
+    for note in dict.fromkeys(way.note for way in found.placements if way.note):
+        out().print(f"! an estimate, nothing is simulated: {note}", style="yellow", markup=False)
+
+
 def print_plan(result: CapacityResult) -> None:
     """The recommendation of each load, what it rests on, and what would change it."""
     console = out()
@@ -69,7 +115,7 @@ def print_plan(result: CapacityResult) -> None:
     console.print(told, style="dim", markup=False)
     for advice in result.recommendations:
         _print_advice(advice, result)
-    if result.mix is not None:
+    if result.mix is not None and len(result.mix.rows) > 1:
         _print_mix(result)
     for warning in result.warnings:
         console.print(f"! {warning}", style="yellow", markup=False)

@@ -14,11 +14,15 @@ from moesim.report.figures.canvas import draw
 from moesim.report.figures.capacity import trade_off
 from moesim.report.figures.palette import EVIDENCE
 from moesim.report.kinds.run import Figure
-from moesim.report.render import given, render, split_warning
+from moesim.report.render import render, split_warning
 from moesim.results.capacity import CandidateRow, CapacityResult, Recommendation, load_capacity_result, named
 from moesim.units import format_seconds
 
 FILE = "capacity.json"
+LABELS = {
+    "synthetic": "the routing was generated, not captured",
+    "stand-in": "the routing is another model's, or its layers are repeated",
+}
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ def page(path: Path) -> str:
 
 def render_capacity(result: CapacityResult) -> str:
     """A plan as one self-contained HTML page: the same result gives the same bytes."""
-    labels = [f"{label}: the routing is not that of the model" for label in result.labels]
+    labels = [f"{label}: {LABELS.get(label, 'the routing is not the model’s own')}" for label in result.labels]
     return render(
         "capacity.html.j2",
         result=result,
@@ -53,7 +57,7 @@ def render_capacity(result: CapacityResult) -> str:
         warnings=[split_warning(warning) for warning in [*labels, *result.warnings]],
         loads=[_advice(result, advice) for advice in result.recommendations],
         cut=_cut(result),
-        plan=yaml.safe_dump(given(result.plan), sort_keys=False, allow_unicode=True, width=100),
+        plan=yaml.safe_dump(result.plan, sort_keys=False, allow_unicode=True, width=100),
     )
 
 
