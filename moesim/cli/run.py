@@ -109,7 +109,14 @@ def check(scenario: ScenarioArgument, set_: SetOption = None, seed: SeedOption =
     from moesim.scenario import load_scenario
     from moesim.scenario.build import build
     from moesim.scenario.parts import policy_files
+    from moesim.studies.compare import checked, is_comparison, load_comparison, points_of
 
+    if not set_ and is_comparison(scenario):
+        wanted, base = load_comparison(scenario)
+        points = points_of(wanted)
+        told = f"{len(wanted.policies)} policies, {checked(base, points)} runs"
+        out().print(f"{scenario}: ok: a comparison of {told}", markup=False)
+        return
     file = load_scenario(scenario, settings_of(set_, seed), code="read")
     if file.scenario.parallel is not None:
         _check_on_cluster(file, scenario)

@@ -47,7 +47,8 @@ def load_scenario(
     """Read and check a scenario.
 
     Args:
-        source: a path, a mapping with a scenario's keys, or a Scenario (paths in it: from the working folder).
+        source: a path (also of a comparison with its base scenario inside, which is then meant), a mapping with a
+            scenario's keys, or a Scenario (paths in these: from the working folder).
         overrides: ``a.b=value`` settings that replace or add to what the file says; values are YAML.
         code: as in :class:`ScenarioFile`.
 
@@ -57,11 +58,19 @@ def load_scenario(
     """
     if isinstance(source, (str, Path)):
         path = Path(source)
-        document, folder = read_yaml(path, ScenarioError), path.parent
+        document, folder = _base(read_yaml(path, ScenarioError)), path.parent
     else:
         data = source.model_dump(mode="json", exclude_unset=True) if isinstance(source, Scenario) else dict(source)
         document, folder = Document("scenario", data), Path()
     return _checked(_with_overrides(document, overrides), folder, code)
+
+
+def _base(document: Document) -> Document:
+    """The scenario inside of a comparison, with the lines that it has there; else the document itself."""
+    if not isinstance(document.data, dict) or not isinstance(document.data.get("scenario"), dict):
+        return document
+    lines = {keys[1:]: line for keys, line in document.lines.items() if keys[:1] == ("scenario",)}
+    return Document(document.name, document.data["scenario"], lines)
 
 
 def with_settings(file: ScenarioFile, overrides: Sequence[str]) -> ScenarioFile:

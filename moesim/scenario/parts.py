@@ -15,7 +15,8 @@ from moesim.policies import api
 from moesim.policies.api import Policy
 from moesim.policies.plug_ins import is_file
 from moesim.scenario.load import ScenarioFile
-from moesim.scenario.schema import PolicyChoice, Scenario
+from moesim.scenario.schema import NO_TRACE, PolicyChoice, Scenario
+from moesim.scenario.workload import synthetic_for
 from moesim.setup import Schedule, load_schedule
 from moesim.traces import RoutingTrace, load_trace
 
@@ -64,7 +65,7 @@ def load_parts(file: ScenarioFile) -> Parts:
     scenario, gathering = file.scenario, Gathering(file)
     model = gathering.load(("model",), lambda: load_model(scenario.model))
     node = gathering.load(("hardware",), lambda: node_of(scenario))
-    source = gathering.load(("trace", "file"), lambda: load_trace(file.folder / scenario.trace.file))
+    source = gathering.load(("trace", "file"), lambda: _source(file, model))
     policies = {
         key: gathering.load(("policies", key), partial(load_policy, file, family, choice))
         for key, family, choice in _choices(scenario)
@@ -84,6 +85,18 @@ def precisions_of(gathering: Gathering, scenario: Scenario, model: ModelSpec | N
     experts = _precision(gathering, "experts", wanted.experts or (model.expert_precision if model else None))
     dense = _precision(gathering, "dense", wanted.dense or (model.dense_precision if model else None))
     return Precisions(experts, dense, {"bf16": 2.0, "fp8": 1.0}[wanted.kv])
+
+
+def _source(file: ScenarioFile, model: ModelSpec | None) -> RoutingTrace:
+    """The trace as its file has it, or routing out of chance in the model's shape."""
+    if file.scenario.trace.file != NO_TRACE:
+        return load_trace(file.folder / file.scenario.trace.file)
+    if model is None:  # it could not be loaded, which is a fault already
+        raise ScenarioError([])
+    if (wanted := file.scenario.trace.synthetic) is None:
+        told = f"{model.name} has experts, so its routing must come from somewhere"
+        raise ScenarioError.of("", told, "name a trace, or say trace: {file: none, synthetic: {}}")
+    return synthetic_for(model, wanted, file.scenario.seed)
 
 
 def _precision(gathering: Gathering, key: str, name: str | None) -> Precision:

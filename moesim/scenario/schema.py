@@ -111,9 +111,7 @@ class TraceSpec(Spec):
     """The routing that is replayed."""
 
     file: str = Field(min_length=1, description="a moesim trace, relative to the scenario's file; 'none': no trace")
-    synthetic: SyntheticSpec | None = Field(
-        None, description="with file: none, routing out of chance (serving, parallel)"
-    )
+    synthetic: SyntheticSpec | None = Field(None, description="with file: none, routing out of chance")
     stand_in: bool = Field(
         False,
         description="the trace is another model's with the same experts and top-k; its layers are repeated as needed. "
@@ -264,6 +262,9 @@ class Scenario(Spec):
     economics: EconomicsSpec = EconomicsSpec()
     serving: ServingSpec | None = Field(None, description="requests that arrive, served by replicas of the model")
     arrivals: ArrivalsSpec | None = Field(None, description="of serving: which requests come when")
+    expect: dict[str, Any] = Field(
+        default_factory=dict, description="what was reported for this, to hold the run against; no run reads it"
+    )
     seed: int = Field(0, ge=0, le=2**63 - 1, description="of everything random")
 
     @model_validator(mode="after")

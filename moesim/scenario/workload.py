@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from moesim.errors import PolicyError, ScenarioError
 from moesim.models import ModelSpec
 from moesim.policies.api import Policy
-from moesim.scenario.schema import Scenario, SyntheticSpec
+from moesim.scenario.schema import NO_TRACE, Scenario, SyntheticSpec
 from moesim.traces import RoutingTrace
 from moesim.traces.steps import Steps, closed_loop, recorded
 from moesim.traces.synthetic import SyntheticRouting, synthesize
@@ -47,6 +47,8 @@ def routing_for(trace: RoutingTrace, model: ModelSpec, scenario: Scenario) -> Ro
             f"routes {shape[1]} of {shape[0]} experts, and {model.name} {wanted[1]} of {wanted[0]}",
             "choose a trace and a model of the same shape; only the number of layers may differ (stand_in: true)",
         )
+    if scenario.trace.file == NO_TRACE:
+        return trace  # made in the model's shape
     if scenario.trace.stand_in:
         return stand_in(trace, model.num_moe_layers)
     names = {_plain(model.name), _plain(model.hf_id or model.name)}

@@ -15,10 +15,12 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from moesim.documents import read_yaml, validate
-from moesim.errors import Fault, ScenarioError
+from moesim.errors import Fault, MoesimError, ScenarioError
 from moesim.results import Result
+from moesim.scenario import load_scenario
+from moesim.scenario.build import build
 from moesim.studies.execution import Executor, Processes
-from moesim.studies.points import Progress, Task, faults_of, results_of, run_all
+from moesim.studies.points import Progress, Task, faults_of, overrides_of, results_of, run_all
 from moesim.studies.store import Failure
 
 MAX_RUNS = 10_000
@@ -30,9 +32,10 @@ class Comparison(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     question: str = Field("", description="what the comparison is to answer; the report opens with it")
-    scenario: str = Field(description="the base scenario, relative to this file")
+    scenario: str | dict[str, Any] = Field(description="the base scenario: a file, relative to this one, or itself")
     policies: Annotated[
-        dict[str, dict[str, Any]], Field(min_length=1, description="label -> what it sets below `policies`")
+        dict[str, dict[str, Any]],
+        Field(min_length=1, description="label -> what it sets below `policies`; keys with a dot count from the top"),
     ]
     gpu_experts: Annotated[list[str], Field(min_length=1, description="cache sizes, as in [2 GiB, 4 GiB]")] = ["auto"]
     traces: dict[str, dict[str, Any]] = Field(
@@ -40,6 +43,9 @@ class Comparison(BaseModel):
     )
     machines: dict[str, dict[str, Any]] = Field(default_factory=dict, description="label -> settings by dotted key")
     seeds: Annotated[list[int], Field(min_length=1)] = [0]
+    expect: dict[str, Any] = Field(
+        default_factory=dict, description="what was reported, to hold the comparison against; no run reads it"
+    )
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ class ComparedRun:
 
 
 def load_comparison(path: Path) -> tuple[Comparison, Path]:
-    """A comparison file, and the path of its base scenario.
+    """A comparison file, and the path of its base scenario (its own, where that stands inside).
 
     Raises:
         FileError, ScenarioError: with every fault at once.
@@ -77,7 +83,13 @@ def load_comparison(path: Path) -> tuple[Comparison, Path]:
     comparison = validate(read_yaml(path, ScenarioError), Comparison, ScenarioError)
     if (runs := len(points_of(comparison))) > MAX_RUNS:
         raise ScenarioError.of(str(path), f"asks for {runs} runs, and {MAX_RUNS} is the most", "vary less at once")
-    return comparison, path.parent / comparison.scenario
+    return comparison, path if isinstance(comparison.scenario, dict) else path.parent / comparison.scenario
+
+
+def is_comparison(path: Path) -> bool:
+    """Whether a file is a comparison and no scenario: what it is made of is called ``scenario``."""
+    data = read_yaml(path, ScenarioError).data
+    return isinstance(data, dict) and "scenario" in data and "model" not in data
 
 
 def points_of(comparison: Comparison) -> list[Point]:
@@ -88,10 +100,28 @@ def points_of(comparison: Comparison) -> list[Point]:
     for trace, machine, size, seed, policy in product(
         traces, machines, comparison.gpu_experts, comparison.seeds, comparison.policies
     ):
-        policies = {f"policies.{key}": value for key, value in comparison.policies[policy].items()}
+        wanted = comparison.policies[policy].items()
+        policies = {key if "." in key else f"policies.{key}": value for key, value in wanted}
         settings = {**traces[trace], **machines[machine], "memory.gpu_experts": size, **policies, "seed": seed}
         points.append(Point(policy, size, trace, machine, seed, tuple(settings.items())))
     return points
+
+
+def checked(base: Path, points: Sequence[Point]) -> int:
+    """Build every point without running any; how many there are.
+
+    Raises:
+        ScenarioError: what is wrong with any of them.
+    """
+    faults = []
+    for point in points:
+        try:
+            build(load_scenario(base, overrides_of(point.settings), code="read"))
+        except MoesimError as error:
+            faults += [Fault(f"{point.name}: {fault.place}", fault.message, fault.hint) for fault in error.faults]
+    if faults:
+        raise ScenarioError(faults)
+    return len(points)
 
 
 def compare(
