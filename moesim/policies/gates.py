@@ -81,7 +81,23 @@ def modelled(
     right = np.resize(np.atleast_1d(accuracy), trace.num_layers)[ahead:]
     limit = np.concatenate([right, np.ones(ahead)])[: trace.num_layers]
     wrong = (rng.random(channel.shape) >= limit[None, :, None]) & (channel != trace.sentinel)
-    for token, layer, rank in zip(*np.nonzero(wrong), strict=True):
-        others = np.setdiff1d(np.arange(trace.num_experts), channel[token, layer])
-        channel[token, layer, rank] = rng.choice(others) if len(others) else trace.sentinel
+    nobody = 2 * trace.num_experts
+    taken = np.where(channel == trace.sentinel, nobody, channel.astype(np.int64))
+    for rank in range(trace.top_k):
+        token, layer = np.nonzero(wrong[:, :, rank])
+        other = _another(taken[token, layer], trace.num_experts, rng)
+        channel[token, layer, rank] = np.where(other < 0, trace.sentinel, other)
+        added = np.full((*taken.shape[:2], 1), nobody)
+        added[token, layer, 0] = np.where(other < 0, nobody, other)
+        taken = np.concatenate([taken, added], axis=2)
     return channel
+
+
+def _another(taken: Ints, num_experts: int, rng: np.random.Generator) -> Ints:
+    """For each row an expert that is not ``taken``, each with the same probability; -1 where all are. [rows, any]"""
+    ascending = np.sort(taken, axis=1)
+    free = num_experts - (taken < num_experts).sum(axis=1)
+    chosen = (rng.random(len(taken)) * free).astype(np.int64)
+    for column in ascending.T:
+        chosen += chosen >= column
+    return np.where(free > 0, chosen, -1)

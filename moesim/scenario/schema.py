@@ -272,6 +272,6 @@ class Scenario(Spec):
         if (self.serving is None) != (self.arrivals is None):
             given, lacks = ("arrivals", "serving") if self.serving is None else ("serving", "arrivals")
             raise ValueError(f"has {given}: and no {lacks}: | hint: serving needs both")
-        if self.serving is None and self.trace.file == NO_TRACE and not (self.parallel and self.trace.synthetic):
+        if self.serving is None and self.trace.file == NO_TRACE and self.trace.synthetic is None:
             raise ValueError("trace is required | hint: add this key")
         return self

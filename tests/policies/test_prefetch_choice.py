@@ -9,6 +9,7 @@ from builders import MIB, setup_of, trace_of, visits_for
 from moesim.engine import simulate
 from moesim.policies import api
 from moesim.policies.api import ABSENT, COMING, HERE, Offered
+from moesim.policies.gates import modelled
 from moesim.replay.timed import not_covered, replay_timed
 from moesim.traces.steps import closed_loop
 from moesim.traces.visits import visits_of
@@ -55,6 +56,22 @@ def test_what_a_policy_chooses_is_what_goes_out():
         counts = outcome.prefetch
         assert counts.proposed == counts.redundant + counts.withdrawn + counts.no_room + counts.started
     assert "prefetch" in str(not_covered(setup)[0])
+
+
+def test_a_modelled_gate_is_right_as_often_as_it_says_and_never_names_an_expert_twice():
+    rng = np.random.default_rng(9)
+    trace = trace_of([[rng.permutation(6)[:3] for _ in range(3)] for _ in range(2000)], num_experts=6)
+    channel = modelled(trace, 1, [0.2, 0.5, 0.9], np.random.default_rng(0))
+    truth = np.asarray(trace.experts)
+    for layer, accuracy in ((0, 0.5), (1, 0.9)):
+        assert (channel[:, layer] == truth[:, layer + 1]).mean() == pytest.approx(accuracy, abs=0.02)
+        wrong = channel[:, layer] != truth[:, layer + 1]
+        assert not (channel[:, layer, :, None] == truth[:, layer + 1, None]).any(axis=2)[wrong].any()
+        ordered = np.sort(channel[:, layer], axis=1)
+        assert (np.diff(ordered.astype(int), axis=1) > 0).all()
+    assert (channel[:, 2] == trace.sentinel).all()
+    every = trace_of([[[0, 1]]], num_experts=2)
+    assert (modelled(every, 0, 0.0, rng) == every.sentinel).all()
 
 
 LEARNING = ["activation-matching", "edgemoe", "fmoe", "transition"]

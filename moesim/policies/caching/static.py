@@ -2,7 +2,7 @@
 
 The placement of Fiddler (Kamahori et al., arXiv 2402.07033) and of static splits in CPU-GPU engines: popularity is
 measured offline, and the cache content never changes. ``streaming_slots`` experts' worth of space stays free for
-those that pass through.
+those that pass through, unless all of them fit.
 """
 
 import numpy as np
@@ -28,6 +28,8 @@ def preload(params: Params, context: CacheContext):
     """The most used keys that fit beside the streaming slots."""
     assert context.training_uses is not None
     free = context.capacity_bytes - params.streaming_slots * int(context.sizes.max())
+    if context.sizes.sum() <= context.capacity_bytes:
+        free = context.capacity_bytes
     chosen = []
     for key in np.argsort(-context.training_uses, kind="stable"):
         if context.sizes[key] <= free:
