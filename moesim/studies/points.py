@@ -61,11 +61,6 @@ class Progress:
     name: str
 
 
-def overrides_of(settings: Iterable[tuple[str, Any]]) -> list[str]:
-    """Settings as a scenario's overrides."""
-    return [f"{key}={json.dumps(value)}" for key, value in settings]  # JSON is YAML
-
-
 def run_task(task: Task) -> Ending:
     """Take a task's result from the store, or run it and keep what comes out."""
     overrides = overrides_of(task.settings)
