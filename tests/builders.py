@@ -112,12 +112,13 @@ def setup_of(
         tier, quick = TierSetup(api.load("caching", "lru"), options.pop("low_slots", 2) * (size // 2)), expert_s / 2
         low_expert = op(np.full(len(visits.lookup_key), quick))
         forms["low"] = Form(tier, half, times.copy_s / 2, times.read_s / 2, low_expert)
+    host_policy = api.load("caching", options.pop("host_caching", "lru"))
     return Setup(
         visits=visits,
         times=times,
         sizes=np.full(keys, size, dtype=np.int64),
         gpu=TierSetup(api.load("caching", caching), slots * size, options.pop("per_layer", False), uses),
-        host=None if host_slots is None else TierSetup(api.load("caching", "lru"), host_slots * size),
+        host=None if host_slots is None else TierSetup(host_policy, host_slots * size, training_uses=uses),
         unified=options.pop("unified", False),
         rule=options.pop("rule", "reserve"),
         link=options.pop("link", "demand-first"),

@@ -67,7 +67,8 @@ class Transfer:
 
     def waits_for(self, cause: Cause, now: float) -> None:
         """From ``now`` on a wait for this expert is a wait for ``cause``."""
-        self.phases.append((now, cause))
+        if not self.phases or self.phases[-1][1] != cause:
+            self.phases.append((now, cause))
 
     def split(self, start_s: float, end_s: float) -> Iterator[tuple[Cause, float, float]]:
         """A wait for this expert from ``start_s`` to ``end_s``, as (cause, start, end), in order."""

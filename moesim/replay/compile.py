@@ -34,21 +34,14 @@ from moesim.replay.kernels.timeline import timeline
 from moesim.replay.kernels.visits import by_visit
 from moesim.replay.source import module_source
 
-_WITH_A_POLICY = (sequential, by_visit, timeline)
+_WITH_A_POLICY = (sequential, by_visit)
 _WITHOUT = (unpack, tally, use_distances, lookup_distances, fewest_misses)
 #: Kernels without a policy that have a module of their own, so that a change of one compiles no other.
 _ALONE = {"serve": serve}
-#: Small functions are inlined, policies' too, which makes heaps half as fast again; with these it would take a minute.
-_CALLED = tuple(
-    f"moesim.replay.kernels.{name}"
-    for name in (
-        "timeline",
-        "link",
-        "serving",
-        "serving_steps",
-        "serving_costs",
-    )
-)
+#: Small functions are inlined, policies' too, which makes heaps half as fast again; these are called.
+_CALLED = tuple(f"moesim.replay.kernels.{name}" for name in ("serving", "serving_steps", "serving_costs"))
+#: What a caching policy may bring.
+_CONTRACT = ("on_hit", "on_insert", "on_evict", "victim", "admit", "on_visit", "before_insert", "on_bypass")
 _in_use: set[ModuleType] = set()
 
 
@@ -71,15 +64,34 @@ def run(policy: Policy | None, kernel: str, *arguments: Any) -> Any:
     Raises:
         PolicyError: the policy uses what numba can't compile.
     """
+    module = _alone(kernel) if kernel in _ALONE else _kernels(None if policy is None else policy.module)
+    return _call(module, kernel, "moesim" if policy is None else f"policy {policy.name!r}", arguments)
+
+
+def run_timeline(gpu: Policy, host: Policy | None, on_miss: Policy | None, *arguments: Any) -> None:
+    """Call the kernel with a clock.
+
+    Args:
+        gpu, host: caching policies; ``host`` is None where there is no host memory in front of a drive.
+        on_miss: with a ``decide`` that may choose the CPU; None where everything is fetched.
+
+    Raises:
+        PolicyError: one of the policies uses what numba can't compile.
+    """
+    policies = [policy for policy in (gpu, host, on_miss) if policy is not None]
+    module = _timeline(gpu.module, host.module if host else None, on_miss.module if on_miss else None)
+    names = " or ".join(repr(policy.name) for policy in policies)
+    _call(module, "timeline", f"policy {names}", arguments)
+
+
+def _call(module: ModuleType, kernel: str, blamed: str, arguments: Iterable[Any]) -> Any:
     from numba.core.errors import NumbaError
 
-    module = _alone(kernel) if kernel in _ALONE else _kernels(None if policy is None else policy.module)
     try:
         return getattr(module, kernel)(*_flat(arguments))
     except NumbaError as error:
-        name = "moesim" if policy is None else f"policy {policy.name!r}"
         told = f"numba can't compile it: {error}"
-        raise PolicyError.of(name, told, "the subset is described in policies.api") from None
+        raise PolicyError.of(blamed, told, "the subset is described in policies.api") from None
 
 
 def _flat(arguments: Iterable[Any]) -> Iterator[Any]:
@@ -100,10 +112,30 @@ def _alone(kernel: str) -> ModuleType:
 def _kernels(policy: ModuleType | None) -> ModuleType:
     if policy is None:
         return _load("shared", _WITHOUT, {})
-    own = {name: found for name, found in vars(policy).items() if isinstance(found, FunctionType)}
-    module = _load(policy.__name__.rpartition(".")[2], _WITH_A_POLICY, own)
+    module = _load(_short(policy), _WITH_A_POLICY, _functions(policy))
     _in_use.add(policy)
     return module
+
+
+@cache
+def _timeline(gpu: ModuleType, host: ModuleType | None, on_miss: ModuleType | None) -> ModuleType:
+    own, origin = _functions(gpu), f"timeline_{_short(gpu)}"
+    if host is not None:
+        own |= {f"host_{name}": found for name, found in _functions(host).items()} | {"has_host": stand_ins.granted}
+        origin += f"_{_short(host)}"
+    if on_miss is not None:
+        own |= {"decide": vars(on_miss)["decide"], "may_use_cpu": stand_ins.granted}
+        origin += f"_{_short(on_miss)}"
+    return _load(origin, [timeline], own)
+
+
+def _functions(policy: ModuleType) -> dict[str, Any]:
+    """A caching policy's functions that kernels call, by name."""
+    return {name: found for name in _CONTRACT if isinstance(found := vars(policy).get(name), FunctionType)}
+
+
+def _short(policy: ModuleType) -> str:
+    return policy.__name__.rpartition(".")[2]
 
 
 def _load(origin: str, entries: Sequence[Callable[..., Any]], own: Mapping[str, Any]) -> ModuleType:

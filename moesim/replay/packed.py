@@ -50,7 +50,7 @@ def pack(policy: Policy, contexts: list[CacheContext]) -> Caches:
         state_f=np.concatenate([state_f for _, state_f in states]),
         sizes=np.concatenate([context.sizes for context in contexts]).astype(np.int64),
         held=np.concatenate(held).astype(np.uint8),
-        locked=np.concatenate([np.isin(np.arange(c.num_keys), c.pinned) for c in contexts]).astype(np.int64),
+        locked=np.concatenate([np.isin(np.arange(c.num_keys), c.pinned) for c in contexts]).astype(np.int8),
         passing=np.zeros(keys, dtype=np.int64),
         books=books,
         common=common,

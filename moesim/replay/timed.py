@@ -1,28 +1,34 @@
 """The replay with a clock: a Setup's times, stalls and counters as the SimPy engine has them, much faster.
 
-It covers one GPU and the one link that brings experts to it: from host memory that holds them all, or from flash
-where memory is unified; any caching policy, prefetch, batches and prefill. The rest is for the SimPy engine.
+It covers one GPU and what brings experts to it: the host link from host memory that holds them all or stands in front
+of a drive, or a drive where memory is unified; the CPU for what is missing; any caching policies, prefetch, batches
+and prefill. The rest is for the SimPy engine.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moesim.errors import Fault, PolicyError, ScenarioError
-from moesim.replay.compile import run
+from moesim.policies.api import Policy
+from moesim.replay.compile import run_timeline
 from moesim.replay.compiled_counts import notes_array
 from moesim.replay.expert_cache import contexts
+from moesim.replay.kernels import host as host_places
 from moesim.replay.kernels import node as places
 from moesim.replay.kernels.caches import Caches
+from moesim.replay.kernels.host import Host
 from moesim.replay.kernels.node import Node, Record, Work
 from moesim.replay.packed import check_fault, pack
 from moesim.setup import Setup
 
-#: Columns of ``stall_s``, which are the engine's causes: where the link's own is, and how many there are.
-_PCIE, _FLASH, _CAUSES = 0, 2, 7
+#: The engine's causes of a wait.
+PCIE, PCIE_QUEUE, FLASH, FLASH_QUEUE, ROOM, CPU, CPU_QUEUE = range(7)
+CAUSES = 7
 
 
 @dataclass(frozen=True)
@@ -30,21 +36,37 @@ class Timed:
     """What a run leaves behind; fields as in the engine's ``Outcome``.
 
     Attributes:
-        stall_s: seconds that the GPU waited, by cause. [visits, causes]
+        stall: seconds that the GPU waited, by the causes that there can be. [visits, columns]
+        causes: the engine's cause of each column.
         prefetch: what became of proposals, by the names of the engine's ``PrefetchCounts``.
     """
 
     step_start_s: NDArray[np.float64]
     step_end_s: NDArray[np.float64]
-    visit_start_s: NDArray[np.float64]
     visit_end_s: NDArray[np.float64]
     label: NDArray[np.uint8]
-    stall_s: NDArray[np.float64]
+    on_cpu: NDArray[np.bool_]
+    stall: NDArray[np.float64]
+    causes: list[int]
     evictions: int
     overshoot_bytes: int
     resident_share: NDArray[np.float64]
     resident_bytes: NDArray[np.int64]
     prefetch: dict[str, int]
+
+    @cached_property
+    def visit_start_s(self) -> NDArray[np.float64]:
+        """Each visit begins when the one before ends, or with its step. [visits]"""
+        start = np.concatenate([[0.0], self.visit_end_s[:-1]]).reshape(len(self.step_start_s), -1)
+        start[:, 0] = self.step_start_s
+        return start.reshape(-1)
+
+    @cached_property
+    def stall_s(self) -> NDArray[np.float64]:
+        """Seconds that the GPU waited, by the engine's causes. [visits, causes]"""
+        all_causes = np.zeros((len(self.stall), CAUSES))
+        all_causes[:, self.causes] = self.stall
+        return all_causes
 
 
 _PREFETCH = {
@@ -63,11 +85,11 @@ def not_covered(setup: Setup) -> list[Fault]:
     """What of a setup only the SimPy engine can run."""
     engine = "`moesim run` takes the SimPy engine"
     faults = []
-    if setup.host is not None:
-        faults.append(Fault("hardware", "the compiled replay has no host memory in front of flash", engine))
-    if setup.on_miss.name != "fetch":
-        message = f"the compiled replay only fetches what is missing (got {setup.on_miss.name!r})"
+    if not hasattr(setup.on_miss.module, "decide"):
+        message = f"the compiled replay fetches what is missing or has the CPU compute it (got {setup.on_miss.name!r})"
         faults.append(Fault("policies.on_miss", message, engine))
+    if setup.forms:
+        faults.append(Fault("policies.on_miss", "the compiled replay knows experts in one form only", engine))
     if setup.prefetch is not None or setup.candidates.low is not None:
         message = "the compiled replay sends all proposals as they are made, and in full"
         faults.append(Fault("policies.prefetch", message, engine))
@@ -79,7 +101,7 @@ def replay_timed(setup: Setup) -> Timed:
 
     Raises:
         ScenarioError: the setup needs the SimPy engine; says why.
-        PolicyError: the caching policy can't be compiled, or breaks its contract.
+        PolicyError: a policy can't be compiled, or breaks its contract.
     """
     if faults := not_covered(setup):
         raise ScenarioError(faults)
@@ -93,72 +115,138 @@ def replay_timed(setup: Setup) -> Timed:
         layer_bytes=setup.gpu.layer_bytes,
         pinned=setup.gpu.pinned,
     )
-    caches = pack(policy, parts)
-    work = _work(setup)
-    node = _node(setup, caches)
-    steps, count = visits.steps.num_steps, visits.num_visits
-    record = Record(np.zeros(steps), np.zeros(steps), np.zeros(count), np.zeros(count), np.zeros(count, np.int64))
-    run(policy, "timeline", caches, node, work, record)
-    check_fault(policy, caches)
-    if node.numbers[places.STUCK]:
-        raise PolicyError.of(f"policy {policy.name!r} (caching)", "nothing can go on: no room for what is asked for")
+    caches, host = pack(policy, parts), _host(setup)
+    node, record = _node(setup, caches), _record(setup)
+    host_policy = None if setup.host is None else setup.host.policy
+    run_timeline(policy, host_policy, _on_miss(setup), caches, host, node, _work(setup), record)
+    _check(setup, caches, host, node)
     return Timed(
-        **{field: getattr(record, field) for field in ("step_start_s", "step_end_s", "visit_start_s", "visit_end_s")},
+        step_start_s=record.step_start_s,
+        step_end_s=record.step_end_s,
+        visit_end_s=record.visit_end_s,
         label=node.label,
-        stall_s=node.stall_s,
+        on_cpu=node.on_cpu,
+        stall=node.stall_s,
+        causes=_causes(setup),
         evictions=int(node.numbers[places.EVICTIONS]),
         overshoot_bytes=int(node.numbers[places.OVERSHOOT]),
-        resident_share=node.key_i[:, places.STAYED] / count,
+        resident_share=node.stayed / visits.num_visits,
         resident_bytes=record.resident_bytes,
         prefetch={name: int(node.numbers[place]) for name, place in _PREFETCH.items()},
     )
+
+
+def _on_miss(setup: Setup) -> Policy | None:
+    """The on-miss policy where it has a choice."""
+    return None if setup.on_miss.name == "fetch" else setup.on_miss
+
+
+def _check(setup: Setup, caches: Caches, host: Host, node: Node) -> None:
+    """Raise what the kernel found."""
+    check_fault(setup.gpu.policy, caches)
+    if host.numbers[host_places.FAULT]:
+        assert setup.host is not None
+        told = "victim() named an expert that it does not keep"
+        raise PolicyError.of(f"policy {setup.host.policy.name!r} (host caching)", told)
+    if node.numbers[places.STUCK]:
+        told = "nothing can go on: no room for what is asked for"
+        raise PolicyError.of(f"policy {setup.gpu.policy.name!r} (caching)", told)
 
 
 def _work(setup: Setup) -> Work:
     visits, times, candidates = setup.visits, setup.times, setup.candidates
     return Work(
         layers=visits.num_layers,
-        link=_FLASH if setup.unified else _PCIE,
         starts_request=visits.starts_request,
         start=_ints(visits.activation_start),
         key=_ints(visits.activation_key),
         note=notes_array(visits, setup.gpu.policy),
         lookup_start=_ints(visits.lookup_start),
         lookup_key=_ints(visits.lookup_key),
+        lookup_tokens=_ints(visits.lookup_tokens),
         before_s=_floats(times.before.total_s),
         shared_s=_floats(times.shared.total_s),
         expert_s=_floats(times.expert.total_s),
         after_s=_floats(times.after.total_s),
+        cpu_s=_floats(times.cpu_s),
         proposal_start=_ints(candidates.start),
         proposal_key=_ints(candidates.key),
         proposal_target=_ints(candidates.target),
+        miss_state=_floats(setup.on_miss.module.initial_state(setup.on_miss.params)),
     )
 
 
+def _host(setup: Setup) -> Host:
+    """Host memory; of nothing where there is none."""
+    numbers = np.zeros(host_places.NUMBERS, dtype=np.int64)
+    keys = setup.visits.num_keys if setup.host is not None else 0
+    passing, sizes = np.zeros(keys, dtype=np.uint8), setup.sizes[:keys]
+    if setup.host is None:
+        none = np.zeros(0, dtype=np.int64)
+        return Host(none, np.zeros(0), sizes, passing, none, passing, numbers)
+    tier, experts = setup.host, setup.visits.num_experts
+    parts = contexts(
+        sizes, tier.capacity_bytes, experts_per_layer=experts, per_layer=False, training_uses=tier.training_uses
+    )
+    cache = pack(tier.policy, parts)
+    numbers[host_places.USED] = sizes[cache.held > 0].sum()
+    numbers[host_places.CAPACITY], numbers[host_places.KEYS_PER_LAYER] = tier.capacity_bytes, experts
+    return Host(cache.state_i, cache.state_f, cache.sizes, cache.held, cache.locked, passing, numbers)
+
+
 def _node(setup: Setup, caches: Caches) -> Node:
-    keys, count = setup.visits.num_keys, setup.visits.num_visits
+    keys, count, lookups = setup.visits.num_keys, setup.visits.num_visits, len(setup.visits.lookup_key)
     numbers = np.zeros(places.NUMBERS, dtype=np.int64)
     numbers[places.RESERVE] = setup.rule == "reserve"
     numbers[places.DEMAND_FIRST] = setup.link == "demand-first"
-    numbers[[places.BUSY, places.ADMITTING, places.AWAITED]] = -1
+    numbers[places.TOP] = places.FLASH if setup.unified else places.PCIE
+    numbers[[places.AWAITED, places.LOOKUP_NOW]] = -1
+    numbers[places.HEAD :] = -1
     numbers[places.USED_BYTES] = caches.sizes[caches.held > 0].sum()
-    key_i = np.zeros((keys, places.KEY_I), dtype=np.int64)
-    key_i[:, places.SINCE] = np.where(caches.held > 0, 0, -1)
-    key_f = np.zeros((keys, places.KEY_F))
-    key_f[:, places.COPY_S] = setup.times.read_s if setup.unified else setup.times.copy_s
-    if setup.gpu.policy.note in ("next_use", "schedule"):
-        key_f[:, places.UPCOMING] = len(setup.visits.activation_key)
+    upcoming = np.zeros(keys if setup.gpu.policy.note else 0)
+    if setup.gpu.policy.note == "next_use":
+        upcoming[:] = len(setup.visits.activation_key)
         used, first = np.unique(setup.visits.activation_key, return_index=True)
-        key_f[used, places.UPCOMING] = first
+        upcoming[used] = first
+    slot_i = np.zeros((keys + 1, places.SLOT_I), dtype=np.int64)
+    slot_i[:, places.NEXT] = np.arange(1, keys + 2)
     return Node(
         numbers=numbers,
-        clock=np.zeros(places.ROOM_S + keys),
-        key_i=key_i,
-        key_f=key_f,
-        # Between two clearings a key enters a queue at most twice: as a prefetch, and as a demand that moves ahead.
-        queue=np.zeros((3, 4 * keys), dtype=np.int64),
-        label=np.zeros(len(setup.visits.lookup_key), dtype=np.uint8),
-        stall_s=np.zeros((count, _CAUSES)),
+        clock=np.full(places.CLOCK, np.inf),
+        slot_i=slot_i,
+        slot_f=np.zeros((keys + 1, places.SLOT_F)),
+        slot_of=np.full(keys, -1, dtype=np.int32),
+        copy_s=_floats(setup.times.copy_s),
+        read_s=_floats(setup.times.read_s),
+        upcoming=upcoming,
+        stayed=np.zeros(keys, dtype=np.int64),
+        unused=np.zeros(keys, dtype=np.uint8),
+        arrivals=np.zeros(keys, dtype=np.int64),
+        label=np.zeros(lookups, dtype=np.uint8),
+        on_cpu=np.zeros(lookups, dtype=np.bool_),
+        stall_s=np.zeros((count, len(_causes(setup)))),
+    )
+
+
+def _causes(setup: Setup) -> list[int]:
+    """The engine's cause of each column of the kernel's stalls; only those that this setup can have."""
+    if setup.unified:
+        return [FLASH, FLASH_QUEUE, ROOM]
+    found = [PCIE, PCIE_QUEUE, ROOM]
+    if setup.host is not None or _on_miss(setup):
+        found += [FLASH, FLASH_QUEUE]
+    return found + ([CPU, CPU_QUEUE] if _on_miss(setup) else [])
+
+
+def _record(setup: Setup) -> Record:
+    steps, visits = setup.visits.steps.num_steps, setup.visits.num_visits
+    return Record(
+        step_start_s=np.zeros(steps),
+        step_end_s=np.zeros(steps),
+        visit_end_s=np.zeros(visits),
+        resident_bytes=np.zeros(visits, dtype=np.int64),
+        span_i=np.zeros((places.GPU, 0, 3), dtype=np.int64),
+        span_s=np.zeros((places.GPU, 0, 2)),
     )
 
 

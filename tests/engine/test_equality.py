@@ -1,12 +1,17 @@
 """The SimPy engine and the compiled replay agree to the last bit, on random setups.
 
-``MOESIM_EQUALITY_SETUPS=2000`` runs so many of them; by default a few hundred, for every change.
+``MOESIM_EQUALITY_SETUPS=2000 pytest tests/engine/test_equality.py`` runs so many of them; by default some hundred, for
+every change. A setup that fails is shrunk, and printed as an argument of ``built``.
+
+Compiling takes seconds for each combination of policies. So the kernels run interpreted (they are ordinary Python) with
+every policy, and compiled with a few.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import fields
+from dataclasses import fields, replace
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -17,18 +22,39 @@ from hypothesis import strategies as st
 from moesim.engine import simulate
 from moesim.errors import ScenarioError
 from moesim.policies import api
+from moesim.replay import compile as compiler
+from moesim.replay.kernels import policy as stand_ins
+from moesim.replay.source import module_source
 from moesim.replay.timed import Timed, replay_timed
 
-SETUPS = int(os.environ.get("MOESIM_EQUALITY_SETUPS", "300"))
-#: Compiling takes seconds for each policy: a few of each kind (a note, an admission rule, a look at newcomers).
-POLICIES = api.names("caching") if SETUPS > 300 else ["lru", "belady", "static", "s3fifo"]
+SETUPS = int(os.environ.get("MOESIM_EQUALITY_SETUPS", "150"))
+COMPARED = [field.name for field in fields(Timed) if field.name not in ("stall", "causes")]
+COMPARED += ["stall_s", "visit_start_s"]
+IMPORT, PLAIN = "from numba import njit\n", "def njit(**_):\n    return lambda function: function\n"
+POLICIES = [name for name in api.names("caching") if name != "scheduled"]
+HOSTS = ["lru", "static", "lfu", "s3fifo"]
 #: Round numbers make ties; the others have no short binary form, so that every order of adding would show.
 SECONDS = st.sampled_from([0.0, 0.25, 1.0, 3.0, 0.1, 0.7, 1e-4])
-PREFETCH = [("none", {}), ("next-gate", {}), ("next-gate", {"lookahead": 2}), ("oracle", {"horizon": 3})]
+TIMED = ("before_s", "expert_s", "copy_s", "read_s", "cpu_s", "after_s", "shared_s")
+ONE_LINK = [{}, {"unified": True}]
+WITH_HOST = [
+    {"host_slots": slots, "on_miss": miss}
+    for slots in (1, 2, 3, 5, 9)
+    for miss in (("fetch", {}), ("fiddler", {}), ("cpu-compute", {"max_tokens": 1}), ("cpu-compute", {}))
+]
+CPU_ONLY = [{"on_miss": ("cpu-compute", {"max_tokens": 1})}, {"on_miss": ("fiddler", {})}]
+PREFETCH = [
+    ("none", {}),
+    ("next-gate", {}),
+    ("next-gate", {"lookahead": 2}),
+    ("oracle", {"horizon": 3}),
+    ("fetch-all", {}),
+    ("temporal", {}),
+]
 
 
 @st.composite
-def setups(draw):
+def setups(draw, caching=POLICIES, tiers=(*ONE_LINK, *CPU_ONLY, *WITH_HOST), host_caching=HOSTS):
     """The arguments of a random setup: small, so that a failure can be worked out by hand."""
     layers, experts = draw(st.integers(1, 4)), draw(st.integers(2, 6))
     top_k = draw(st.integers(1, min(3, experts)))
@@ -42,15 +68,16 @@ def setups(draw):
         "experts": experts,
         "prompt": draw(st.integers(0, 4)),
         "requests": sorted(draw(st.lists(st.integers(0, 2), min_size=len(rows), max_size=len(rows)))),
-        "caching": draw(st.sampled_from(POLICIES)),
+        "caching": draw(st.sampled_from(caching)),
         "prefetch": draw(st.sampled_from(PREFETCH)),
         "slots": draw(st.integers(3, 8)) * layers if per_layer else draw(st.integers(3, 12)),
         "per_layer": per_layer,
-        "unified": draw(st.booleans()),
+        "host_caching": draw(st.sampled_from(host_caching)),
+        **draw(st.sampled_from(tiers)),
         "rule": draw(st.sampled_from(["reserve", "evict_after"])),
         "link": draw(st.sampled_from(["fifo", "demand-first"])),
         "workload": {"batch": draw(st.integers(1, 3))},
-        **{name: draw(SECONDS) for name in ("before_s", "expert_s", "copy_s", "read_s", "after_s", "shared_s")},
+        **{name: draw(SECONDS) for name in TIMED},
     }
 
 
@@ -68,14 +95,50 @@ def built(arguments):
     return setup_of(trace, training_uses=np.arange(rows.shape[1] * experts), **rest)
 
 
+@pytest.fixture(scope="module")
+def interpreted():
+    """Kernels as Python runs them: nothing to compile, so that every policy can be tried with every other."""
+
+    def load(origin, entries, own):
+        source = module_source(entries, own, stand_ins.__name__, origin)
+        return compiler._in_memory(f"interpreted_{origin}", "CACHE = False\n" + source.replace(IMPORT, PLAIN))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiler, "_load", load)
+        compiler._timeline.cache_clear()
+        yield
+    compiler._timeline.cache_clear()
+
+
 @settings(max_examples=SETUPS, deadline=None, print_blob=True)
 @given(setups())
-def test_engine_and_replay_agree(arguments):
+def test_engine_and_replay_agree(interpreted, arguments):
+    check(arguments)
+
+
+@settings(max_examples=SETUPS // 3, deadline=None, print_blob=True)
+@given(setups(caching=["lru"], tiers=ONE_LINK))
+def test_engine_and_compiled_replay_agree_on_one_link(arguments):
+    check(arguments)
+
+
+@settings(max_examples=SETUPS // 3, deadline=None, print_blob=True)
+@given(setups(caching=["belady"], tiers=[{"on_miss": ("cpu-compute", {"max_tokens": 1})}], host_caching=["lru"]))
+def test_engine_and_compiled_replay_agree_with_the_cpu(arguments):
+    check(arguments)
+
+
+@settings(max_examples=SETUPS // 3, deadline=None, print_blob=True)
+@given(setups(caching=["s3fifo"], tiers=[t for t in WITH_HOST if t["on_miss"][0] == "fiddler"], host_caching=["lru"]))
+def test_engine_and_compiled_replay_agree_with_a_drive(arguments):
+    check(arguments)
+
+
+def check(arguments):
     note(f"built({arguments!r})")
     setup = built(arguments)
     expected, found = simulate(setup), replay_timed(setup)
-    differing = [field.name for field in fields(Timed) if not same(expected, found, field.name)]
-    assert not differing
+    assert not [name for name in COMPARED if not same(expected, found, name)]
 
 
 def same(expected, found, name):
@@ -87,9 +150,9 @@ def same(expected, found, name):
 
 
 def test_what_the_replay_does_not_cover_is_named():
-    trace = trace_of([[[0]]], num_experts=1)
-    setup = setup_of(trace, slots=1, host_slots=1, on_miss=("cpu-compute", {}))
+    setup = setup_of(trace_of([[[0]]], num_experts=1), slots=1)
+    elsewhere = replace(setup.on_miss, name="elsewhere", module=ModuleType("elsewhere"))
     with pytest.raises(ScenarioError) as error:
-        replay_timed(setup)
-    assert len(error.value.faults) == 2
+        replay_timed(replace(setup, on_miss=elsewhere))
+    assert "'elsewhere'" in str(error.value)
     assert "SimPy engine" in str(error.value)

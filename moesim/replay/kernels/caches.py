@@ -49,7 +49,7 @@ class Caches:
 
 def cache_of(caches: Caches, key: int) -> int:
     """The cache of a key."""
-    return key // caches.common[KEYS_PER_CACHE]
+    return 0 if len(caches.books) == 1 else key // caches.common[KEYS_PER_CACHE]
 
 
 def announce(caches: Caches, cache: int, layer: int, starts_request: bool) -> None:
@@ -127,13 +127,15 @@ def lock(caches: Caches, members: Any, by: int) -> None:
 def next_to_leave(caches: Caches, cache: int, members: Any) -> int:
     """Who makes room for a demand of the running visit, as ``ExpertCache.next_to_leave`` says; -1 is a fault."""
     key = choose(caches, cache)
-    if key >= 0:
-        return key
-    lock(caches, members, -1)
-    key = choose(caches, cache)
-    lock(caches, members, 1)
-    if key >= 0:
-        return key
+    if key < 0:
+        lock(caches, members, -1)
+        key = choose(caches, cache)
+        lock(caches, members, 1)
+    return key if key >= 0 else passing_to_leave(caches)
+
+
+def passing_to_leave(caches: Caches) -> int:
+    """The earliest that passed and is still here; -1 is a fault."""
     for place in range(caches.common[PASSING]):
         if caches.held[caches.passing[place]] == PASSES:
             return caches.passing[place]
