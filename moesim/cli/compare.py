@@ -66,12 +66,15 @@ def print_comparison(result: ComparisonResult) -> None:
     if result.question:
         console.print(result.question, style="bold", markup=False)
     limited = {(run.cell, run.policy): run.limited_by for run in result.runs}
+    changed = {(run.cell, run.policy): run.output_changed_share for run in result.runs}
     rows = []
     for row in result.ranking:
         interval = "" if row.interval is None else f"{row.interval[0]:.3f} - {row.interval[1]:.3f}"
         verdict = {None: "", True: "", False: "not distinguishable"}[row.distinguishable]
         where = " ".join(part for part in (row.cell.trace, row.cell.machine, row.cell.gpu_experts) if part)
         name = row.policy + (" (knows the future)" if row.needs_future else "")
+        if share := changed[(row.cell, row.policy)]:
+            name += f" (changes {share:.1%} of the output)"
         slower = f"{row.slower_than_best:.3f}x"
         rows.append(
             [where, name, format_seconds(row.mean_tpot_s), slower, interval, verdict, limited[(row.cell, row.policy)]]

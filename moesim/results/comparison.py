@@ -40,6 +40,7 @@ class RunRow(_Part):
     fetched_bytes_per_decode_token: float | None
     fetches: int | None = Field(description="experts brought to the GPU; null where no bound on them is proven")
     fewest_fetches: int | None = Field(description="Belady MIN at this size; null where it proves nothing")
+    output_changed_share: float = Field(0.0, description="of gate weight; see the Result's output_changed")
     prefetch_wasted_bytes: int = Field(description="brought in and never used")
     bound_by: str
     bound_by_share: float

@@ -98,6 +98,7 @@ def render_comparison(result: ComparisonResult) -> str:
         seeds=sorted({run.cell.seed for run in result.runs}),
         limits=LIMITS,
         shown=result.runs[:MAX_ROWS],
+        changes_output=any(run.output_changed_share for run in result.runs),
         policies=policy_settings(result),
         comparison=_yaml({key: item for key, item in result.comparison.items() if item}),
         scenario=_yaml(given(result.base_scenario)),
