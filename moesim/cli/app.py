@@ -10,6 +10,7 @@ from moesim.cli import (
     bench,
     capture,
     cards,
+    check,
     compare,
     cost,
     hardware_import,
@@ -26,7 +27,7 @@ from moesim.cli.console import set_flags
 from moesim.version import __version__
 
 app = typer.Typer(
-    help="Simulate mixture-of-experts inference with expert offloading: how fast, limited by what, what would help.",
+    help="Simulate mixture-of-experts inference: how fast, limited by what, what would help, what to buy.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -54,7 +55,7 @@ def options(
 
 
 app.command("run")(run.run)
-app.command("check")(run.check)
+app.command("check")(check.check)
 app.command("schema")(run.schema)
 app.command("cost")(cost.cost)
 app.command("compare")(compare.compare)

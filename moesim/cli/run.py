@@ -1,4 +1,4 @@
-"""``moesim run``, ``check`` and ``schema``: scenarios."""
+"""``moesim run`` and ``schema``: scenarios."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moesim.cli.console import AllowCodeOption, JsonOption, err, out, output_folder, print_json, progress
-from moesim.cli.serving import check_serving_scenario, run_serving_scenario
+from moesim.cli.serving import run_serving_scenario
 from moesim.units import format_bytes, format_joules, format_seconds, format_usd
 
 if TYPE_CHECKING:
@@ -102,46 +102,6 @@ def _rendered(done: Run, result: Result) -> dict[str, str]:
     timeline = chrome_trace(done.built.setup, done.outcome, max_steps=TIMELINE_STEPS, layers=layers)
     as_text = json.dumps(timeline, allow_nan=False, separators=(",", ":"))
     return {"report.html": render_run(result), "timeline.json": as_text}
-
-
-def check(scenario: ScenarioArgument, set_: SetOption = None, seed: SeedOption = None) -> None:
-    """Check a scenario and everything that it names, without running it (nor any policy that is a file)."""
-    from moesim.scenario import load_scenario
-    from moesim.scenario.build import build
-    from moesim.scenario.parts import policy_files
-    from moesim.studies.compare import checked, is_comparison, load_comparison, points_of
-
-    if not set_ and is_comparison(scenario):
-        wanted, base = load_comparison(scenario)
-        points = points_of(wanted)
-        told = f"{len(wanted.policies)} policies, {checked(base, points)} runs"
-        out().print(f"{scenario}: ok: a comparison of {told}", markup=False)
-        return
-    file = load_scenario(scenario, settings_of(set_, seed), code="read")
-    if file.scenario.parallel is not None:
-        _check_on_cluster(file, scenario)
-        return
-    if file.scenario.serving is not None:
-        check_serving_scenario(file, str(scenario))
-        return
-    built = build(file)
-    visits = built.setup.visits
-    out().print(
-        f"{scenario}: ok: {built.parts.model.name} on {built.parts.node.name}, {visits.steps.num_steps} steps, "
-        f"{len(visits.lookup_key)} lookups",
-        markup=False,
-    )
-    for name in policy_files(built.file.scenario):
-        out().print(f"{name}: a policy file; its text was read, its code was not run", markup=False)
-
-
-def _check_on_cluster(file: ScenarioFile, name: Path) -> None:
-    from moesim.scenario.parallel.build import build_parallel
-
-    built = build_parallel(file)
-    gpus, steps = built.parts.degrees.gpus, built.parallel.batch.steps
-    where = f"{gpus} GPUs of {built.parts.topology.name}"
-    out().print(f"{name}: ok: {built.parts.model.name} on {where}, {steps} steps", markup=False)
 
 
 def schema() -> None:

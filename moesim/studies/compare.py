@@ -86,12 +86,6 @@ def load_comparison(path: Path) -> tuple[Comparison, Path]:
     return comparison, path if isinstance(comparison.scenario, dict) else path.parent / comparison.scenario
 
 
-def is_comparison(path: Path) -> bool:
-    """Whether a file is a comparison and no scenario: what it is made of is called ``scenario``."""
-    data = read_yaml(path, ScenarioError).data
-    return isinstance(data, dict) and "scenario" in data and "model" not in data
-
-
 def points_of(comparison: Comparison) -> list[Point]:
     """Every combination, policies innermost."""
     traces: Mapping[str, dict[str, Any]] = comparison.traces or {"": {}}

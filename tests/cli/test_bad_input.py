@@ -217,7 +217,7 @@ COMMANDS = {
     ("replay", "trace.npz", "--capacity", "1GB", "--expert-bytes", "1MB", "--plot", "trace.npz/x.svg"): "is a file",
     ("replay", "/dev/zero", "--capacity", "1GB"): "is a special file",
     ("report", "nowhere"): "is not a folder",
-    ("report", "."): "holds none of comparison.json, ",
+    ("report", "."): "holds none of capacity.json, ",
     ("reports", "build", "--folder", "."): "reports.yaml: no such file",
     ("trace", "info", "scenario.yaml"): "is not a sound .npz",
     ("trace", "import", "neutrl", "trace.npz", "-o", "x.npz"): "did you mean 'neutral'?",
