@@ -29,6 +29,7 @@ from moesim.studies.ranking import rank
 from moesim.studies.trace_comparison import described
 
 MANIFEST = "reports.yaml"
+INDEX = "README.md"
 #: Numbers of the same scenario may differ by this much between versions of numpy.
 TOLERANCE = 1e-9
 #: Where results of other kinds than a run on one machine are kept.
@@ -78,6 +79,8 @@ def build_reports(folder: Path, names: Collection[str] = ()) -> Iterator[Path]:
         page = path.parent / "report.html"
         write_report(path, page)
         yield page
+    write_text(folder / INDEX, _index(folder))
+    yield folder / INDEX
 
 
 def check_reports(folder: Path, names: Collection[str] = ()) -> Iterator[str]:
@@ -94,6 +97,13 @@ def check_reports(folder: Path, names: Collection[str] = ()) -> Iterator[str]:
             yield f"{path}: the numbers hold"
         else:
             faults.append(Fault(str(path), difference, "`moesim reports build`, and look at what changed"))
+    index = folder / INDEX
+    if not index.is_file() or index.read_text(encoding="utf-8") != _index(folder):
+        faults.append(
+            Fault(
+                str(index), "does not tell what the pages tell", "`moesim reports build traces` (of any name) writes it"
+            )
+        )
     if faults:
         raise ResultError(faults)
 
@@ -102,7 +112,7 @@ def _results(
     folder: Path, names: Collection[str]
 ) -> Iterator[tuple[Path, SavedResult | ComparisonResult | SavedTraces | CapacityResult]]:
     """The file of each report, and what it should hold now."""
-    manifest = validate(read_yaml(folder / MANIFEST, ResultError), Manifest, ResultError)
+    manifest = _manifest(folder)
     unknown = [name for name in names if name not in manifest.reports]
     if unknown:
         raise ResultError([Fault(MANIFEST, f"no report {name!r}", nearest(name, manifest.reports)) for name in unknown])
@@ -119,6 +129,18 @@ def _results(
             yield folder / name / "trace.json", found
         elif report.plan is not None:
             yield folder / name / "capacity.json", _planned(folder / report.plan)
+
+
+def _manifest(folder: Path) -> Manifest:
+    return validate(read_yaml(folder / MANIFEST, ResultError), Manifest, ResultError)
+
+
+def _index(folder: Path) -> str:
+    """Of the reports that have a page by now."""
+    from moesim.report.index import index_of
+
+    made = [name for name in _manifest(folder).reports if (folder / name / "report.html").is_file()]
+    return index_of(folder, made)
 
 
 def _planned(path: Path) -> CapacityResult:
