@@ -7,14 +7,19 @@ or ``assumed`` where it was extrapolated beyond what its constants were fitted t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
+
+from numpy.typing import ArrayLike
 
 from moesim.costs.charges import Charge
 from moesim.costs.cpu_expert import PER_CORE_BYTES_PER_S, START_S
 from moesim.costs.devices import cpu_arithmetic
-from moesim.costs.part import Constant, card_constant
-from moesim.hardware import Node
+from moesim.costs.flash import flash_read
+from moesim.costs.node_times import Ways
+from moesim.costs.part import Constant, Part, card_constant
+from moesim.costs.transfer import host_copy
+from moesim.hardware import CpuSpec, Node
 from moesim.hardware.sourced import Kind, weakest
 
 #: The unit of a share of a peak.
@@ -46,26 +51,51 @@ def charge_term(charge: Charge, extrapolated: bool) -> Term:
     return Term(charge.name, charge.basis.constants)
 
 
-def terms(node: Node) -> Mapping[str, Term]:
-    """The terms of what an offloading node's GPU waits for, by name."""
-    return {term.name: term for term in _terms(node)}
+@dataclass(frozen=True)
+class Waited:
+    """A part of the waits for a limit of the machine (``PCIe``, ``flash``, ``CPU``): its term and share of them."""
+
+    limit: str
+    share: float
+    term: Term
 
 
-def _terms(node: Node) -> Iterator[Term]:
-    cpu, link = node.cpu, node.link
-    yield Term("PCIe bandwidth", (card_constant("link.bandwidth", link.bandwidth, "B/s"),))
-    yield Term("PCIe latency", (card_constant("link.latency", link.latency, "s"),))
+def waits(node: Node, ways: Ways, sizes: ArrayLike) -> list[Waited]:
+    """What an offloading node's GPU waits for, by what a transfer of an expert is made of.
+
+    Args:
+        sizes: bytes of each expert. [keys]
+    """
+    found = [*_of_transfer("PCIe", host_copy(sizes, node.link, node.cpu, ways.host))]
     if node.storage is not None:
-        read = card_constant("storage.read_bandwidth", node.storage.read_bandwidth, "B/s")
-        share = card_constant("storage.read_efficiency", node.storage.read_efficiency, SHARE)
-        yield Term("flash bandwidth", (read, share))
-        yield Term("flash latency", (card_constant("storage.read_latency", node.storage.read_latency, "s"),))
-    yield Term(
+        found += _of_transfer("flash", flash_read(sizes, node.storage, node.cpu, ways.flash))
+    return [*found, Waited("CPU", 1.0, cpu_term(node.cpu))]
+
+
+#: Terms of a transfer that are waits of their own kind; what is not named here takes its time by the byte.
+_LATENCIES = ("latency", "further copies", "requests", "touching pages")
+_RATES, _DELAYS = ("B/s", SHARE), ("s", "1/s")
+
+
+def _of_transfer(limit: str, part: Part) -> Iterator[Waited]:
+    """Its bandwidth and its latencies, each with the constants that bear on it."""
+    whole = float(part.seconds.sum())
+    late = {"latency": True, "bandwidth": False}
+    for name, is_latency in late.items():
+        seconds = sum(float(part.terms[term].sum()) for term in part.terms if (term in _LATENCIES) == is_latency)
+        bearing = [number for number in part.basis.constants if number.unit in (_DELAYS if is_latency else _RATES)]
+        yield Waited(limit, seconds / whole if whole else 0.0, Term(f"{limit} {name}", tuple(bearing)))
+
+
+def cpu_term(cpu: CpuSpec) -> Term:
+    """What experts on the CPU rest on."""
+    rate = cpu_arithmetic(cpu)
+    return Term(
         "CPU",
         (
             card_constant("cpu.memory_bandwidth", cpu.memory_bandwidth, "B/s"),
             card_constant("cpu.memory_efficiency", cpu.memory_efficiency, SHARE),
-            card_constant(f"cpu.compute.{(rate := cpu_arithmetic(cpu))}", cpu.compute[rate], "FLOP/s"),
+            card_constant(f"cpu.compute.{rate}", cpu.compute[rate], "FLOP/s"),
             card_constant("cpu.compute_efficiency", cpu.compute_efficiency, SHARE),
             Constant("cpu.per_core", PER_CORE_BYTES_PER_S, "B/s", "moesim.costs.cpu_expert", "assumed"),
             Constant("cpu.start", START_S, "s", "moesim.costs.cpu_expert", "assumed"),

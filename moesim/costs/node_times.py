@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from moesim.costs.charges import Charge, Ledger, add, charges, columns, op_time
 from moesim.costs.cpu_expert import cpu_expert_s
+from moesim.costs.flash import WHOLE, FlashReads, flash_read
 from moesim.costs.kernels import Kernels, Software
 from moesim.costs.layers import Layers
 from moesim.costs.part import Part
 from moesim.costs.roofline import OpTime
 from moesim.costs.step_contexts import contexts_of, turns_of
-from moesim.costs.transfer import transfer_s
+from moesim.costs.transfer import PINNED, HostCopies, host_copy, transfer_s
 from moesim.hardware import Node
 from moesim.models import ModelSpec, Precision, Precisions, parameters
 from moesim.traces.trace import RoutingTrace
@@ -28,6 +29,17 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 #: No CUDA graphs: the next kernel depends on what has arrived.
 SOFTWARE = Software(cuda_graphs=False)
+
+
+@dataclass(frozen=True)
+class Ways:
+    """How experts move: from host memory to the GPU, and from flash."""
+
+    host: HostCopies = PINNED
+    flash: FlashReads = WHOLE
+
+
+USUAL = Ways()
 
 
 @dataclass(frozen=True)
@@ -56,16 +68,23 @@ class Times:
 
 
 def node_times(
-    spec: ModelSpec, precisions: Precisions, node: Node, trace: RoutingTrace, visits: Visits, sizes: Ints
+    spec: ModelSpec,
+    precisions: Precisions,
+    node: Node,
+    trace: RoutingTrace,
+    visits: Visits,
+    sizes: Ints,
+    ways: Ways = USUAL,
 ) -> Times:
     """The times of ``visits`` over ``trace`` for a language model on a node.
 
     Args:
         sizes: bytes of each expert. [keys]
+        ways: how they move.
     """
     work = _GpuWork(spec, precisions, node, trace, visits)
     expert = _experts(spec, precisions, node, visits)
-    copy_s, read_s = _transfers(node, sizes)
+    copy_s, read_s = _transfers(node, sizes, ways)
     num_visits, lookups, steps = visits.num_visits, len(visits.lookup_key), visits.steps.num_steps
     return Times(
         before=op_time(work.before, (num_visits,)),
@@ -96,27 +115,35 @@ class FormTimes:
 
 
 def form_times(
-    spec: ModelSpec, precisions: Precisions, precision: Precision, node: Node, visits: Visits, sizes: Ints
+    spec: ModelSpec,
+    precisions: Precisions,
+    precision: Precision,
+    node: Node,
+    visits: Visits,
+    sizes: Ints,
+    ways: Ways = USUAL,
 ) -> FormTimes:
     """What differs where experts are stored in another precision.
 
     Args:
         precision: of the experts.
         sizes: bytes of each. [keys]
+        ways: how they move.
     """
     stored, shape = replace(precisions, experts=precision), (len(visits.lookup_key),)
     own = _experts(spec, stored, node, visits)
     expert = {(name := f"{part.name} in {precision.name}"): replace(part, name=name) for part in own.values()}
     cpu_s = _cpu(spec, stored, node, visits)
     charged = tuple(charges(expert, "expert", shape))
-    return FormTimes(*_transfers(node, sizes), op_time(expert, shape), cpu_s, charged)
+    return FormTimes(*_transfers(node, sizes, ways), op_time(expert, shape), cpu_s, charged)
 
 
-def _transfers(node: Node, sizes: Ints) -> tuple[Floats, Floats]:
-    """Seconds from host to GPU, and from flash."""
-    latency = node.storage.read_latency.value if node.storage else 0.0
-    flash = node.storage.read_bandwidth.value * node.storage.read_efficiency.value if node.storage else np.inf
-    return transfer_s(sizes, node.link.latency.value, node.link.bandwidth.value), transfer_s(sizes, latency, flash)
+def _transfers(node: Node, sizes: Ints, ways: Ways) -> tuple[Floats, Floats]:
+    """Seconds from host to GPU, and from flash (nothing, where there is no drive)."""
+    copied = host_copy(sizes, node.link, node.cpu, ways.host).seconds
+    if node.storage is None:
+        return copied, np.zeros(len(sizes))
+    return copied, flash_read(sizes, node.storage, node.cpu, ways.flash).seconds
 
 
 def _experts(spec: ModelSpec, precisions: Precisions, node: Node, visits: Visits) -> Ledger:

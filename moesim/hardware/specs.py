@@ -105,22 +105,32 @@ class GpuSpec(Processor):
 
 
 class CpuSpec(Processor):
-    """A CPU (all sockets that the card names) with its DRAM; ``compute`` is over all cores."""
+    """A CPU (all sockets that the card names) with its DRAM; ``compute`` is over all cores.
+
+    ``thread_copy``: what one thread copies within DRAM.
+    """
 
     cores: Sourced[Count]
+    thread_copy: Sourced[Bandwidth] | None = None
 
 
 class LinkSpec(Spec):
     """The way between host memory and GPU memory.
 
     ``bandwidth_raw`` is the signalling rate less line coding; ``bandwidth`` what one large copy from pinned memory
-    reaches one way, ``bandwidth_both_ways`` the same while the other direction runs too; ``latency`` is per copy.
+    reaches one way, ``bandwidth_both_ways`` the same while the other direction runs too; ``latency`` is of one copy
+    alone. Of several copies, ``issue`` is how often the host can ask for one, and ``gap`` the copy engine's pause
+    between two. ``pageable_bandwidth``: from memory that is not pinned; ``register_bandwidth``: of pinning it.
     """
 
     bandwidth_raw: Sourced[Bandwidth]
     bandwidth: Sourced[Bandwidth]
     bandwidth_both_ways: Sourced[Bandwidth] | None = None
     latency: Sourced[Seconds]
+    issue: Sourced[Seconds] | None = None
+    gap: Sourced[Seconds] | None = None
+    pageable_bandwidth: Sourced[Bandwidth] | None = None
+    register_bandwidth: Sourced[Bandwidth] | None = None
 
 
 class StorageSpec(Spec):

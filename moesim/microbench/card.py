@@ -148,7 +148,14 @@ class _Parts:
             "memory_efficiency": self._measured(1.0, None, "the bandwidth above is what reads achieve"),
             "compute": compute,
             "compute_efficiency": self._measured(1.0, None, "the rate above is what an expert's kernels achieve"),
+            **self._staging(),
         }
+
+    def _staging(self) -> Fields:
+        staged = self._constants.get(("stage", "memcpy"))
+        if staged is None:
+            return {}
+        return {"thread_copy": self._measured(staged["one_thread"], "bandwidth", "stage memcpy, fitted: one thread")}
 
     def storage(self) -> Fields | None:
         """From random reads through io_uring."""
@@ -186,6 +193,11 @@ class _Parts:
         if both is not None:
             reached = min(both["bandwidth"], constants["bandwidth"], raw)
             fields["bandwidth_both_ways"] = self._measured(reached, "bandwidth", "copy_bidir both h2d, fitted")
+        fields["gap"] = self._measured(constants["per_segment"], "time", "copy h2d: per_segment")
+        for field, group in (("pageable_bandwidth", "copy pageable"), ("register_bandwidth", "pin register")):
+            fit = self._constants.get(("copy_host_kind", group))
+            if fit is not None:
+                fields[field] = self._measured(fit["bandwidth"], "bandwidth", f"copy_host_kind {group}, fitted")
         return fields
 
     def gpu(self) -> Fields | None:

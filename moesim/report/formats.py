@@ -62,6 +62,8 @@ def constant(row: ConstantRow) -> str:
             return format_bandwidth(row.value)
         case "s":
             return format_seconds(row.value)
+        case "1/s":
+            return f"{row.value:,.0f} per second"
         case "W":
             return f"{row.value:.4g} W"
 

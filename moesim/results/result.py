@@ -231,7 +231,7 @@ class ConstantRow(Part):
 
     name: str
     value: float
-    unit: Literal["B/s", "FLOP/s", "s", "W", "1"]
+    unit: Literal["B/s", "FLOP/s", "s", "1/s", "W", "1"]
     source: str
     kind: Kind
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -53,7 +53,7 @@ class Built:
         trace: the trace after its transforms.
         setup: what the engine runs.
         memory: what fits where.
-        terms: the constants that each part of the time rests on.
+        waited: what waits for links and the CPU are made of, and the constants that they rest on.
         warnings: what a reader must know beside the numbers.
     """
 
@@ -62,7 +62,7 @@ class Built:
     trace: RoutingTrace
     setup: Setup
     memory: MemoryPlan
-    terms: Mapping[str, evidence.Term]
+    waited: Sequence[evidence.Waited]
     warnings: tuple[str, ...]
 
 
@@ -117,7 +117,7 @@ def build(file: ScenarioFile) -> Built:
         trace=trace,
         setup=setup,
         memory=memory,
-        terms=evidence.terms(parts.node),
+        waited=evidence.waits(parts.node, parts.ways, sizes),
         warnings=tuple(_warnings(scenario, parts, trace, stored)),
     )
 
@@ -290,7 +290,7 @@ def _check_room(memory: MemoryPlan, largest: int, parts: int) -> None:
 def _times(parts: Parts, trace: RoutingTrace, stored: Stored) -> Times:
     """All seconds; a number of the hardware that makes one of them absurd would drown every other."""
     with np.errstate(over="ignore", invalid="ignore"):
-        own = node_times(parts.model, parts.precisions, parts.node, trace, stored.visits, stored.sizes)
+        own = node_times(parts.model, parts.precisions, parts.node, trace, stored.visits, stored.sizes, parts.ways)
         times = stored.price(own, parts)
     operations = [op.total_s for op in (times.before, times.shared, times.expert, times.after)]
     longest = float(np.max(np.concatenate([*operations, times.copy_s, times.read_s, times.cpu_s])))

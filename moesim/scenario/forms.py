@@ -68,7 +68,7 @@ def _low(parts: Parts, visits: Visits, sizes: Ints, gpu_bytes: int, uses: Ints |
     if capacity < low_bytes:
         told = f"{capacity} bytes for copies in low precision do not hold one of {low_bytes}"
         raise ScenarioError([Fault("policies.on_miss", told, "a larger low_share")])
-    times = form_times(parts.model, parts.precisions, precision, parts.node, visits, low_sizes)
+    times = form_times(parts.model, parts.precisions, precision, parts.node, visits, low_sizes, parts.ways)
     tier = TierSetup(parts.policies["low_caching"], capacity, False, uses)
     charges = tuple(replace(charge, place="low") for charge in times.charges)
     return Form(tier, low_sizes, times.copy_s, times.read_s, times.expert, charges)

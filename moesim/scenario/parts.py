@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar, cast
 
+from moesim.costs.flash import FlashReads
+from moesim.costs.node_times import USUAL, Ways
+from moesim.costs.transfer import HostCopies
 from moesim.errors import Fault, MoesimError, PolicyError, ScenarioError
 from moesim.hardware import Node, build_node
 from moesim.models import ModelSpec, load_model
@@ -19,6 +22,7 @@ from moesim.scenario.schema import NO_TRACE, PolicyChoice, Scenario
 from moesim.scenario.workload import synthetic_for
 from moesim.setup import Schedule, load_schedule
 from moesim.traces import RoutingTrace, load_trace
+from moesim.units import parse
 
 Part = TypeVar("Part")
 
@@ -46,7 +50,9 @@ class Gathering:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a scenario names. ``policies``: by their key in the scenario; ``schedule``: where one is replayed."""
+    """What a scenario names. ``policies``: by their key in the scenario; ``schedule``: where one is replayed; ``ways``:
+    how experts move.
+    """
 
     model: ModelSpec
     node: Node
@@ -54,6 +60,7 @@ class Parts:
     policies: Mapping[str, Policy]
     precisions: Precisions
     schedule: Schedule | None = None
+    ways: Ways = USUAL
 
 
 def load_parts(file: ScenarioFile) -> Parts:
@@ -76,7 +83,14 @@ def load_parts(file: ScenarioFile) -> Parts:
     if planned is not None:
         schedule = gathering.load(("policies", "schedule"), lambda: load_schedule(file.folder / planned))
     gathering.stop()
-    return Parts(model, node, source, policies, precisions, schedule)
+    return Parts(model, node, source, policies, precisions, schedule, ways_of(scenario))
+
+
+def ways_of(scenario: Scenario) -> Ways:
+    """How experts move."""
+    wanted = scenario.transfers
+    flash = FlashReads(wanted.flash, parse(wanted.read_size, "bytes"), wanted.depth, wanted.lanes, wanted.cached)
+    return Ways(HostCopies(wanted.host, wanted.copies), flash)
 
 
 def precisions_of(gathering: Gathering, scenario: Scenario, model: ModelSpec | None) -> Precisions:

@@ -187,6 +187,34 @@ class MemorySpec(Spec):
     ] = "6 GiB"
 
 
+class TransfersSpec(Spec):
+    """How experts move between the tiers. Defaults are what offloading runtimes strive for."""
+
+    host: Literal["pinned", "pageable", "registered"] = Field(
+        "pinned", description="the host memory that experts go up from; 'registered': pinned anew for each transfer"
+    )
+    copies: int = Field(1, ge=1, le=1024, description="copies per expert: 3 where each matrix goes by itself")
+    flash: Literal["whole", "direct", "page_cache", "mmap", "mmap_random"] = Field(
+        "whole",
+        description="one large read per expert past the page cache, or reads of read_size, or through the page cache, "
+        "or by faults of mapped memory",
+    )
+    read_size: Annotated[str, Size(), Field(description="of each read, with flash: direct")] = "1 MiB"
+    depth: int = Field(4, ge=1, le=1024, description="reads in flight for each lane, with flash: direct")
+    lanes: int = Field(1, ge=1, le=1024, description="threads that read, with flash other than whole")
+    cached: float = Field(
+        0.0, ge=0, le=1, description="share of an expert that the page cache holds, with flash: page_cache or mmap"
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> TransfersSpec:
+        if self.flash.startswith("mmap") and self.host == "pinned":
+            raise ValueError("flash: mmap gives pageable memory | hint: host: pageable, or registered")
+        if parse(self.read_size, "bytes") < 1:
+            raise ValueError("read_size must be above zero")
+        return self
+
+
 class PrecisionSpec(Spec):
     """How weights are stored; defaults are the model's released precisions."""
 
@@ -257,6 +285,7 @@ class Scenario(Spec):
     policies: PoliciesSpec = PoliciesSpec()
     memory: MemorySpec = MemorySpec()
     precision: PrecisionSpec = PrecisionSpec()
+    transfers: TransfersSpec = TransfersSpec()
     workload: WorkloadSpec = WorkloadSpec()
     parallel: ParallelSpec | None = Field(None, description="many GPUs: expert parallelism on a cluster")
     economics: EconomicsSpec = EconomicsSpec()

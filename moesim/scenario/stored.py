@@ -69,7 +69,8 @@ class Stored:
             return times
         priced = replace(self.visits, lookup_tokens=self.tokens)
         columns = [
-            form_times(parts.model, parts.precisions, p, parts.node, priced, self.sizes) for p in self.precisions
+            form_times(parts.model, parts.precisions, p, parts.node, priced, self.sizes, parts.ways)
+            for p in self.precisions
         ]
         is_used = self.tokens > 0
         names = ("compute_s", "memory_s", "launch_s")

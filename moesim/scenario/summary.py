@@ -74,7 +74,7 @@ class _Summary:
             decode=self.time.breakdown(self.counted_steps & self.is_decode),
         )
         found = self._economy()
-        evidence = self.time.evidence(self.counted_steps, built.parts.node, built.terms)
+        evidence = self.time.evidence(self.counted_steps, built.waited)
         return Result(
             moesim_version=__version__,
             question=built.file.scenario.question,

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.costs.evidence import Term, charge_term
+from moesim.costs.evidence import Term, Waited, charge_term
 from moesim.engine import Outcome
 from moesim.engine.transfers import Cause
-from moesim.hardware import Node
 from moesim.policies.api import FETCH, LOW, STREAM, SUBSTITUTE
 from moesim.results import metrics
 from moesim.results.result import Bottleneck, ConstantRow, EvidenceRow, Kind, TimeShare
@@ -80,12 +79,10 @@ class TimeUse:
             "after": steps,
         }
 
-    def evidence(self, steps: Bools, node: Node, terms: Mapping[str, Term]) -> list[EvidenceRow]:
+    def evidence(self, steps: Bools, waited: Sequence[Waited]) -> list[EvidenceRow]:
         """Seconds by the constants that they rest on, most first; a wait for a link by what a transfer is."""
-        charged = [
-            *self._charged(steps),
-            *((terms[name], seconds) for name, seconds in self._waits(steps, node).items()),
-        ]
+        limits = self._waits(steps)
+        charged = [*self._charged(steps), *((part.term, part.share * limits[part.limit]) for part in waited)]
         whole = sum(seconds for _, seconds in charged)
         return [
             EvidenceRow(
@@ -113,24 +110,13 @@ class TimeUse:
                     found[term.name] = (term, found.get(term.name, (term, 0.0))[1] + seconds)
         yield from found.values()
 
-    def _waits(self, steps: Bools, node: Node) -> dict[str, float]:
+    def _waits(self, steps: Bools) -> dict[str, float]:
+        """Seconds by the limit that was waited for."""
         stalls = self._outcome.stall_s[np.repeat(steps, self._layers)].sum(axis=0)
-        waits = {limit: sum(stalls[c] for c, name in STALLS.items() if name in LIMITS[limit]) for limit in LIMITS}
-        times = self._setup.times
-        copy_latency = node.link.latency.value / float(times.copy_s.mean())
-        read_latency = node.storage.read_latency.value / float(times.read_s.mean()) if node.storage else 0.0
         return {
-            "PCIe bandwidth": float(waits["PCIe"] * (1 - copy_latency)),
-            "PCIe latency": float(waits["PCIe"] * copy_latency),
-            "CPU": float(waits["CPU"]),
-        } | (
-            {
-                "flash bandwidth": float(waits["flash"] * (1 - read_latency)),
-                "flash latency": float(waits["flash"] * read_latency),
-            }
-            if node.storage
-            else {}
-        )
+            limit: sum(float(stalls[cause]) for cause, name in STALLS.items() if name in names)
+            for limit, names in LIMITS.items()
+        }
 
 
 def limit_shares(parts: list[TimeShare]) -> dict[str, float]:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.costs.roofline import OpTime
-from moesim.costs.transfer import transfer_s
+from moesim.costs.transfer import host_copy
 from moesim.engine import simulate
 from moesim.hardware import load_link
 from moesim.policies import api
@@ -99,7 +99,7 @@ def _what_if(change: Change, result: Result, setup: Setup, step_s: NDArray[np.fl
 
 def _changes(run: Run) -> Iterator[Change]:
     """Every change that is possible on this machine."""
-    setup, node = run.built.setup, run.built.parts.node
+    setup, node, ways = run.built.setup, run.built.parts.node, run.built.parts.ways
     times, all_experts = setup.times, int(setup.sizes.sum())
     links = ("PCIe", "flash", "CPU")
     if setup.gpu.capacity_bytes < all_experts:
@@ -110,7 +110,7 @@ def _changes(run: Run) -> Iterator[Change]:
         yield Change("twice the GPU cache", meaning, links, replace(setup, gpu=doubled))
     if (faster := _NEXT_LINK.get(node.link.name)) is not None and not setup.unified:
         link = load_link(faster)
-        copy_s = transfer_s(setup.sizes, link.latency.value, link.bandwidth.value)
+        copy_s = host_copy(setup.sizes, link, node.cpu, ways.host).seconds
         faster_link = replace(times, copy_s=copy_s)
         yield Change(link.title, "the host link replaced", ("PCIe",), replace(setup, times=faster_link))
     if setup.host is not None or setup.unified:

@@ -145,3 +145,27 @@ def test_evidence_accounts_for_all_time_and_says_what_is_extrapolated(scenario, 
     assert any(row.term.startswith("expert FFN") for row in outside)
     (warning,) = (told for told in result.warnings if told.startswith("extrapolated:"))
     assert "; fitted in bf16" in warning
+
+
+def test_ways_of_transfers_reach_the_engine_and_the_evidence(scenario):
+    def times(**transfers):
+        built = build(load_scenario(scenario(transfers=transfers)))
+        return built, built.setup.times
+
+    usual, pinned = times()
+    pageable, staged = times(host="pageable", copies=3, flash="mmap", lanes=2)
+    node, size = usual.parts.node, usual.setup.sizes[0]
+    # a thread's 7 GB/s before the link's bandwidth, which starts three times; the default is one pinned copy
+    link = size / node.link.bandwidth.value
+    assert pinned.copy_s[0] == pytest.approx(node.link.latency.value + link)
+    assert staged.copy_s[0] == pytest.approx(3 * node.link.latency.value + link + size / 7e9)
+    assert (staged.read_s > pinned.read_s).all()
+    names = {constant.name for waited in pageable.waited for constant in waited.term.constants}
+    assert {"cpu.thread_copy", "storage.iops", "mmap.touch"} <= names
+    for limit in ("PCIe", "flash", "CPU"):
+        assert sum(waited.share for waited in pageable.waited if waited.limit == limit) == pytest.approx(1)
+
+
+def test_mapped_files_are_not_pinned(scenario):
+    with pytest.raises(ScenarioError, match="flash: mmap gives pageable memory"):
+        load_scenario(scenario(transfers={"flash": "mmap"}))
