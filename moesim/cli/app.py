@@ -57,7 +57,7 @@ def options(
 app.command("run")(run.run)
 app.command("check")(check.check)
 app.command("schema")(run.schema)
-app.command("cost")(cost.cost)
+app.command("cost", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(cost.cost)
 app.command("compare")(compare.compare)
 app.command("sweep")(sweep.sweep)
 app.command("plan")(plan.plan)

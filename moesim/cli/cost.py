@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from moesim import units
 from moesim.cli.console import JsonOption, out, output_file, output_folder, print_json, print_table, progress
 from moesim.errors import CardError
 from moesim.units import format_seconds
@@ -15,30 +16,55 @@ validate = typer.Typer(help="Hold the cost forms against measurements.", no_args
 
 
 def cost(
-    operation: Annotated[str, typer.Argument(metavar="OP", help="moe-layer, gemm, attention-decode, all-reduce, ...")],
-    gpu: Annotated[str, typer.Option(help="A GPU card; `moesim hardware list`.")],
+    context: typer.Context,
+    operation: Annotated[str, typer.Argument(metavar="OP", help="See above.")],
     sizes: Annotated[
         list[str] | None,
-        typer.Option("--size", "-s", metavar="NAME=VALUE", help="tokens=16, hidden=2048, ... Repeatable."),
+        typer.Option("--size", "-s", metavar="NAME=VALUE", help="A size in another spelling: -s tokens=16."),
     ] = None,
     distinct_experts: Annotated[
-        float | None, typer.Option(min=1, help="Of a MoE layer, where known; else they follow from distribution=...")
+        float | None, typer.Option(min=1, help="Of a MoE layer, where known; else they follow from --distribution.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Price one operation, with the terms of the sum and the constants that they rest on."""
+    """Price one operation, with the terms of the sum and the constants that they rest on.
+
+    Sizes are options: moesim cost moe-layer --gpu h100-sxm --tokens 16 --hidden 2048 --intermediate 768 --experts 128
+    --topk 8. OP alone says which it needs, and which it may be given.
+
+    OP: moe-layer, gemm, attention-decode, attention-prefill, dispatch, combine, all-reduce, all-gather,
+    reduce-scatter, all-to-all, send-recv, transfer, flash-read, cpu-expert, expert, shared-experts, dense-ffn, router,
+    projections, norms, lm-head, sampling, dequantise.
+    """
     from moesim.studies.price import price
 
-    found = price(operation, gpu, dict(_size(text) for text in sizes or []), distinct_experts)
+    found = price(operation, {**_options(context.args), **dict(_size(text) for text in sizes or [])}, distinct_experts)
     if as_json:
-        print_json(vars(found))
+        print_json({**vars(found), "rests_on": [vars(constant) for constant in found.rests_on]})
         return
-    rows = [[name, format_seconds(seconds), f"{seconds / found.total_s:.1%}"] for name, seconds in found.terms.items()]
+    whole = found.total_s or 1.0
+    rows = [[name, format_seconds(seconds), f"{seconds / whole:.1%}"] for name, seconds in found.terms.items()]
     print_table(["term", "time", "share"], [*rows, ["total", format_seconds(found.total_s), ""]])
-    whose = "fitted on this GPU" if found.constants == "fitted" else "of the class of GPUs, scaled by the datasheet"
-    out().print(f"constants of {found.stack!r}, {whose} ({found.kind}): {found.source}", markup=False)
+    out().print(f"{found.stack}: {_WHOSE[found.constants]} ({found.kind})", markup=False)
+    for note in found.notes:
+        out().print(note, markup=False)
+    out().print()
+    before = ["", *(constant.source for constant in found.rests_on)]
+    constants = [
+        [one.name, f"{one.value:.4g}", one.unit, one.kind, "as above" if one.source == last else one.source]
+        for one, last in zip(found.rests_on, before, strict=False)
+    ]
+    print_table(["constant", "value (SI)", "unit", "kind", "source"], constants)
     for outside in found.extrapolated:
         out().print(f"! extrapolated: {outside}", style="yellow", markup=False)
+
+
+_WHOSE = {
+    "fitted": "constants fitted on this GPU",
+    "class": "constants of the class of GPUs, scaled by the datasheet",
+    "card": "numbers of the cards",
+    "assumed": "assumed",
+}
 
 
 @validate.command("measured")
@@ -106,7 +132,29 @@ def _size(text: str) -> tuple[str, float | str]:
     name, equals, value = text.partition("=")
     if not equals or not name or not value:
         raise CardError.of(f"--size {text}", "must be of the form NAME=VALUE", "as in --size tokens=16")
-    try:
-        return name, float(value)
-    except ValueError:
-        return name, value
+    return name.replace("-", "_"), _value(value)
+
+
+def _options(words: list[str]) -> dict[str, float | str]:
+    """``--tokens 16 --memory=pageable --both-ways`` as sizes."""
+    found: dict[str, float | str] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--") or word == "--":
+            raise CardError.of(word, "stands where an option is expected", "as in --tokens 16")
+        name, equals, value = word[2:].partition("=")
+        if not equals:
+            value = rest.pop(0) if rest and not rest[0].startswith("--") else "1"
+        found[name.replace("-", "_")] = _value(value)
+    return found
+
+
+def _value(text: str) -> float | str:
+    """A number, bytes of a quantity such as ``9.4 MB``, or text."""
+    for read in (float, lambda words: units.parse(words, "bytes")):
+        try:
+            return float(read(text))
+        except ValueError:
+            continue
+    return text

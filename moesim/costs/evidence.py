@@ -12,14 +12,13 @@ from dataclasses import dataclass
 
 from numpy.typing import ArrayLike
 
+from moesim.costs import cpu_expert
 from moesim.costs.charges import Charge
-from moesim.costs.cpu_expert import PER_CORE_BYTES_PER_S, START_S
-from moesim.costs.devices import cpu_arithmetic
 from moesim.costs.flash import flash_read
 from moesim.costs.node_times import Ways
-from moesim.costs.part import Constant, Part, card_constant
+from moesim.costs.part import Constant, Part
 from moesim.costs.transfer import host_copy
-from moesim.hardware import CpuSpec, Node
+from moesim.hardware import Node
 from moesim.hardware.sourced import Kind, weakest
 
 #: The unit of a share of a peak.
@@ -69,7 +68,7 @@ def waits(node: Node, ways: Ways, sizes: ArrayLike) -> list[Waited]:
     found = [*_of_transfer("PCIe", host_copy(sizes, node.link, node.cpu, ways.host))]
     if node.storage is not None:
         found += _of_transfer("flash", flash_read(sizes, node.storage, node.cpu, ways.flash))
-    return [*found, Waited("CPU", 1.0, cpu_term(node.cpu))]
+    return [*found, Waited("CPU", 1.0, Term("CPU", cpu_expert.constants(node.cpu)))]
 
 
 #: Terms of a transfer that are waits of their own kind; what is not named here takes its time by the byte.
@@ -85,19 +84,3 @@ def _of_transfer(limit: str, part: Part) -> Iterator[Waited]:
         seconds = sum(float(part.terms[term].sum()) for term in part.terms if (term in _LATENCIES) == is_latency)
         bearing = [number for number in part.basis.constants if number.unit in (_DELAYS if is_latency else _RATES)]
         yield Waited(limit, seconds / whole if whole else 0.0, Term(f"{limit} {name}", tuple(bearing)))
-
-
-def cpu_term(cpu: CpuSpec) -> Term:
-    """What experts on the CPU rest on."""
-    rate = cpu_arithmetic(cpu)
-    return Term(
-        "CPU",
-        (
-            card_constant("cpu.memory_bandwidth", cpu.memory_bandwidth, "B/s"),
-            card_constant("cpu.memory_efficiency", cpu.memory_efficiency, SHARE),
-            card_constant(f"cpu.compute.{rate}", cpu.compute[rate], "FLOP/s"),
-            card_constant("cpu.compute_efficiency", cpu.compute_efficiency, SHARE),
-            Constant("cpu.per_core", PER_CORE_BYTES_PER_S, "B/s", "moesim.costs.cpu_expert", "assumed"),
-            Constant("cpu.start", START_S, "s", "moesim.costs.cpu_expert", "assumed"),
-        ),
-    )

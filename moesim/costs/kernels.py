@@ -72,6 +72,11 @@ class Kernels:
         terms = {"launch": np.where(moved > 0, launch * kernels, 0.0), "memory": moved / rate}
         return Part(name, terms, basis, np.zeros(moved.shape, dtype=bool))
 
+    def dequantise(self, weights: ArrayLike, stored: Precision) -> Part:
+        """A pass of its own that widens stored weights to bf16: ``t = launch + weights (w + 2) / (e_b B)``."""
+        count = np.asarray(weights, dtype=np.float64)
+        return self.elementwise(count * (stored.bits_per_weight / 8 + 2), 1, "dequantisation")
+
     def gemm(self, m: ArrayLike, n: float, k: float, stored: Precision = _BF16, name: str = "projections") -> Part:
         """``y[m, n] = x[m, k] w[k, n]`` with weights stored in a precision."""
         rows = np.asarray(m, dtype=np.float64)
