@@ -166,7 +166,7 @@ __device__ __forceinline__ void clear(float (&total)[matrices][16 * 8 * blocks])
 }
 
 template <Format format, int blocks>
-__global__ void __launch_bounds__(kWarps * 32) gate_up_skinny(Matrices gate, Matrices up, Groups groups,
+__global__ void __launch_bounds__(kWarps * 32, 1) gate_up_skinny(Matrices gate, Matrices up, Groups groups,
                                                              const std::uint16_t* x, std::uint16_t* middle) {
   __shared__ float total[2][16 * 8 * blocks];
   clear<2, blocks>(total);
@@ -189,7 +189,7 @@ __global__ void __launch_bounds__(kWarps * 32) gate_up_skinny(Matrices gate, Mat
 }
 
 template <Format format, int blocks>
-__global__ void __launch_bounds__(kWarps * 32) down_skinny(Matrices down, Groups groups, const std::uint16_t* middle,
+__global__ void __launch_bounds__(kWarps * 32, 1) down_skinny(Matrices down, Groups groups, const std::uint16_t* middle,
                                                           std::uint16_t* y) {
   __shared__ float total[1][16 * 8 * blocks];
   clear<1, blocks>(total);
