@@ -60,11 +60,11 @@ def nvbandwidth(
     output: OutOption = None,
 ) -> None:
     """A link card (host and GPU) or a network card (between GPUs), as the one that it is like."""
+    from moesim.hardware.nvbandwidth import read_nvbandwidth
     from moesim.results.result import write_text
     from moesim.studies.hardware_import import card_from_nvbandwidth
-    from moesim.studies.measured.nvbandwidth import read_nvbandwidth
 
-    cases = read_nvbandwidth(file)
+    cases = read_nvbandwidth(file).bandwidths()
     if output is None:
         print_json(cases)
         return

@@ -5,14 +5,19 @@ from __future__ import annotations
 import re
 import sys
 import tempfile
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from moesim.cli.console import JsonOption, err, out, output_file, output_folder, print_json, print_table, progress
 from moesim.errors import MicrobenchError
 from moesim.units import format_bytes, format_seconds
+
+if TYPE_CHECKING:
+    from moesim.microbench.schema import Result
 
 app = typer.Typer(
     help="Measure this machine, and fit a hardware card from it.", no_args_is_help=True, rich_markup_mode=None
@@ -77,7 +82,10 @@ def build(
 def run(
     full: FullOption = False,
     only: OnlyOption = "",
-    budget: Annotated[str, typer.Option(metavar="TIME", help="Stop after this: 90s, 8m. Default: 90s, full 8m.")] = "",
+    budget: Annotated[
+        str,
+        typer.Option(metavar="TIME", help="Of each program (GPU, host), as in 90s; default 60s, full 8m."),
+    ] = "",
     output: Annotated[Path, typer.Option("--out", "-o", help="The result file.")] = Path("moesim-out/microbench.json"),
     directory: Annotated[
         Path | None, typer.Option("--dir", help="Where storage is measured; default: temporary.")
@@ -111,10 +119,8 @@ def run(
         )
         result = runner.run(options, note=lambda what: bar.update(bar.task_ids[0], description=what))
         write_text(output, result.to_json())
-    flagged = sum(bool(row.flags) for row in result.rows)
-    err().print(f"{len(result.rows)} rows, {flagged} flagged; {result.status}", markup=False)
-    for skip in result.skipped:
-        err().print(f"skipped {skip.bench}: {skip.cases} cases: {skip.reason}", markup=False)
+    for line in _told(result):
+        err().print(line, markup=False)
     out().print(f"wrote {output}", markup=False)
 
 
@@ -153,7 +159,7 @@ def show(result: ResultArgument, only: OnlyOption = "", as_json: JsonOption = Fa
         [
             [
                 row.bench,
-                " ".join(f"{key}={str(value)[:24]}" for key, value in row.case.items()),
+                row.told,
                 row.impl,
                 format_seconds(row.seconds),
                 f"{row.spread:.0%}",
@@ -164,8 +170,8 @@ def show(result: ResultArgument, only: OnlyOption = "", as_json: JsonOption = Fa
             for row in rows
         ],
     )
-    for skip in found.skipped:
-        out().print(f"skipped {skip.bench}: {skip.cases} cases: {skip.reason}", style="dim", markup=False)
+    for told in found.skips_told():
+        out().print(f"skipped {told}", style="dim", markup=False)
 
 
 @app.command("compare")
@@ -202,11 +208,11 @@ def compare(
 
 @app.command("import-nvbandwidth")
 def import_nvbandwidth(
-    file: Annotated[Path, typer.Argument(metavar="FILE.json", help="What `nvbandwidth --json` printed.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `nvbandwidth` printed, or `--json`.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Others' link measurements: every cell that was measured, as published numbers (not this suite's)."""
-    from moesim.microbench.nvbandwidth import read_nvbandwidth
+    """Others' link measurements, every cell, as published numbers. `moesim hardware import` makes cards of them."""
+    from moesim.hardware.nvbandwidth import read_nvbandwidth
 
     found = read_nvbandwidth(file)
     if as_json:
@@ -248,6 +254,18 @@ def validate_card(
         return
     sys.stdout.write(text)
     err().print(f"wrote {target}/validation.md, {target}/validation.json", markup=False)
+
+
+def _told(result: Result) -> Iterator[str]:
+    """What came of a run: rows, flags, who else was at work, what was skipped."""
+    flags = Counter(flag for row in result.rows for flag in row.flags)
+    flagged = ", ".join(f"{count} {flag}" for flag, count in sorted(flags.items())) or "none flagged"
+    yield f"{len(result.rows)} rows ({flagged}), {result.status}, in {result.run.duration_s:.0f} s"
+    if result.run.others is not None:
+        others = result.run.others
+        took = f", the hypervisor took {others.stolen_cpus:.2g}" if others.stolen_cpus else ""
+        yield f"meanwhile other programs kept {others.busy_cpus:.2g} of {result.machine.cpu_threads} CPUs busy{took}"
+    yield from (f"skipped {told}" for told in result.skips_told())
 
 
 def _seconds(text: str) -> float:

@@ -2,7 +2,7 @@
 
 The host program needs g++ (``$CXX``). The CUDA program needs nvcc: ``$MOESIM_NVCC``, the one on the path,
 ``/usr/local/cuda*``, or that of the extra ``moesim[cuda]``. Warnings are errors in both, and a kernel that spills
-registers fails the build.
+registers, or keeps an array in local memory, fails the build.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CUDA_FLAGS = (
 )
 #: Compute capabilities that the suite is built for where none is named; ``run`` builds for the GPU that it finds.
 ARCHITECTURES = ("80", "90a", "100")
-_SPILLS = re.compile(r"(\d+) bytes spill stores, (\d+) bytes spill loads")
+_LOCAL = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 _FUNCTION = re.compile(r"Compiling entry function '([^']+)' for '([^']+)'")
 
 
@@ -104,7 +104,7 @@ def build(
 def cache_folder() -> Path:
     """``$MOESIM_CACHE``, else the user's cache folder."""
     if own := os.environ.get("MOESIM_CACHE"):
-        return Path(own) / "microbench"
+        return Path(own).absolute() / "microbench"
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "moesim" / "microbench"
 
@@ -133,7 +133,8 @@ def cuda_toolchain(architectures: Sequence[str] = ARCHITECTURES) -> Toolchain:
         raise MicrobenchError.of("nvcc", "no CUDA compiler found", hint)
     codes = [f"-gencode=arch=compute_{name},code=sm_{name}" for name in architectures]
     root = Path(compiler).resolve().parent.parent
-    libraries = [f"-L{root / name}" for name in ("lib64", "lib", "targets/x86_64-linux/lib") if (root / name).is_dir()]
+    folders = ("lib64", "lib", "targets/x86_64-linux/lib", "targets/sbsa-linux/lib")
+    libraries = [f"-L{root / name}" for name in folders if (root / name).is_dir()]
     version = _version([compiler, "--version"])
     return Toolchain(compiler, version, (*CUDA_FLAGS, *codes), (*codes, *libraries, "-ldl", "-lpthread"))
 
@@ -157,21 +158,23 @@ def _compiled(source: Path, toolchain: Toolchain, common: str, folder: Path, not
     if target.exists() and log.exists():
         return target
     note(source.name)
-    printed = _command([toolchain.compiler, *toolchain.compile_flags, "-c", str(source)], target, source.name)
+    relative = str(source.relative_to(SOURCES))  # so that neither messages nor objects have this machine's folders
+    printed = _command([toolchain.compiler, *toolchain.compile_flags, "-c", relative], target, source.name)
     if spilled := spilling(printed):
         target.unlink(missing_ok=True)
-        raise MicrobenchError.of(source.name, f"kernels spill registers: {', '.join(spilled)}", "fewer of them at once")
+        hint = "fewer registers at once, and loops over arrays unrolled"
+        raise MicrobenchError.of(source.name, f"kernels use local memory: {', '.join(spilled)}", hint)
     log.write_text(printed)
     return target
 
 
 def spilling(printed: str) -> list[str]:
-    """Kernels that spill registers, from what ``ptxas -v`` printed."""
+    """Kernels that spill registers or keep arrays in local memory, from what ``ptxas -v`` printed."""
     found, current = [], "?"
     for line in printed.splitlines():
         if match := _FUNCTION.search(line):
             current = f"{match[1]} ({match[2]})"
-        elif (match := _SPILLS.search(line)) and (match[1] != "0" or match[2] != "0"):
+        elif (match := _LOCAL.search(line)) and any(number != "0" for number in match.groups()):
             found.append(current)
     return found
 
@@ -183,7 +186,7 @@ def _kernels(printed: str) -> int:
 def _command(words: Sequence[str], target: Path, what: str) -> str:
     """Run a compiler; its output file appears under its own name only when it is whole."""
     partial = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-    done = subprocess.run([*words, "-o", str(partial)], capture_output=True, text=True, check=False)
+    done = subprocess.run([*words, "-o", str(partial)], cwd=SOURCES, capture_output=True, text=True, check=False)
     printed = done.stdout + done.stderr
     if done.returncode != 0:
         partial.unlink(missing_ok=True)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import re
+import resource
 import shutil
 import subprocess
+import sysconfig
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from moesim.microbench.build import SOURCES, Built, tree_sha256
-from moesim.microbench.schema import Clock, Gpu, Machine, Source, Storage
+from moesim.microbench.schema import Clock, Gpu, Machine, Others, Source, Storage
 from moesim.microbench.suite.bench import Program
 from moesim.version import __version__
 
@@ -22,7 +27,7 @@ _CLOCKS = "clocks.sm,clocks.mem,power.draw,temperature.gpu,pcie.link.gen.current
 _LIMITS = "power.limit,pcie.link.gen.max,pcie.link.width.max,driver_version,ecc.mode.current"
 
 
-def machine_of(directory: Path, gpus: Sequence[Gpu], clocks: Sequence[Clock], load_before: Sequence[float]) -> Machine:
+def machine_of(directory: Path, gpus: Sequence[Gpu], clocks: Sequence[Clock]) -> Machine:
     """The machine; ``directory`` is where the storage benchmarks had their file."""
     info = _read("/proc/cpuinfo")
     flags = set((re.search(r"^flags\s*:\s*(.*)$", info, re.M) or ["", ""])[1].split())
@@ -42,7 +47,6 @@ def machine_of(directory: Path, gpus: Sequence[Gpu], clocks: Sequence[Clock], lo
         storage=_storage(directory),
         gpus=list(gpus),
         clocks=list(clocks),
-        load_average=[*load_before, *load_average()],
     )
 
 
@@ -54,6 +58,33 @@ def cpu_threads() -> int:
 def load_average() -> list[float]:
     """Over the last minute."""
     return [round(os.getloadavg()[0], 2)]
+
+
+@dataclass(frozen=True)
+class CpuTime:
+    """Seconds since some start: of the clock, of CPUs that anyone kept busy, that the hypervisor took, and of ours."""
+
+    wall_s: float
+    busy_s: float
+    stolen_s: float
+    own_s: float
+
+    @classmethod
+    def now(cls) -> CpuTime:
+        """From ``/proc/stat`` and what this process and its ended children used."""
+        ticks = [int(word) / os.sysconf("SC_CLK_TCK") for word in _read("/proc/stat").splitlines()[0].split()[1:9]]
+        user, nice, system, _, _, irq, soft_irq, stolen = ticks
+        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        own = sum(usage.ru_utime + usage.ru_stime for usage in used)
+        return cls(time.monotonic(), user + nice + system + irq + soft_irq, stolen, own)
+
+    def others_since(self, start: CpuTime) -> Others:
+        """How many CPUs others kept busy since ``start``, on average."""
+        wall = max(1e-3, self.wall_s - start.wall_s)
+        others = self.busy_s - start.busy_s - (self.own_s - start.own_s)
+        return Others(
+            busy_cpus=round(max(0.0, others) / wall, 3), stolen_cpus=round((self.stolen_s - start.stolen_s) / wall, 3)
+        )
 
 
 def source_of(built: Mapping[Program, Built]) -> Source:
@@ -110,6 +141,22 @@ def architecture_here() -> str | None:
         return None
     name = values[0].replace(".", "")
     return "90a" if name == "90" else name
+
+
+def cuda_driver_found() -> bool:
+    """Whether this machine has NVIDIA's driver library, without which no CUDA program finds a GPU."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def cublas_library() -> str | None:
+    """The cuBLAS that came with Python packages (as PyTorch's), which stands on no loader path; None without one."""
+    wheels = Path(sysconfig.get_paths()["purelib"]) / "nvidia"
+    found = [path for pattern in ("cu*/lib", "cublas/lib") for path in sorted(wheels.glob(f"{pattern}/libcublas.so.*"))]
+    return str(found[-1]) if found else None
 
 
 def _smi(query: str, index: int) -> list[str]:

@@ -86,13 +86,13 @@ def _stream(x: Columns, c: Constants) -> Floats:
 
 def _cpu_expert(x: Columns, c: Constants) -> Floats:
     """``t = latency + (m^p + a^p)^(1/p)``: memory ``m = bytes / min(threads one_thread, all_threads)``, arithmetic
-    ``a = (weights / unpack + padded_flops / rate) / threads``.
+    ``a = (2 weights / unpack + padded_flops / rate) / threads``.
 
-    ``unpack``: weights per second that a thread loads and widens, whatever the tokens; ``padded_flops`` counts tokens
-    in the kernel's steps.
+    ``unpack``: bytes of bf16 that a thread loads or widens weights to in a second, whatever the tokens;
+    ``padded_flops`` counts tokens in the kernel's steps.
     """
     bandwidth = 1 / sharp_max(1 / (x["threads"] * c["one_thread"]), np.full_like(x["bytes"], 1 / c["all_threads"]), 8.0)
-    arithmetic = (x["weights"] / c["unpack"] + x["padded_flops"] / c["rate"]) / x["threads"]
+    arithmetic = (2 * x["weights"] / c["unpack"] + x["padded_flops"] / c["rate"]) / x["threads"]
     return c["latency"] + sharp_max(x["bytes"] / bandwidth, arithmetic, c["sharpness"])
 
 
@@ -204,7 +204,7 @@ FORMS: dict[str, Form] = {
                 _time("latency"),
                 _rate("one_thread"),
                 _rate("all_threads", 5e10),
-                Constant("unpack", "io_rate", 1e10, 1e7, 1e13),
+                _rate("unpack", 2e10),
                 _flops("rate", 1e11),
                 _SHARPNESS,
             ),

@@ -20,7 +20,7 @@ from moesim.microbench.suite.bench import Level, Program, Split
 SCHEMA = "moesim.microbench/1"
 MAX_BYTES = 256 * 2**20
 #: Rows with one of these are never fitted; ``wrong`` results are not validated either.
-UNFIT_FLAGS = frozenset(("noisy", "contended", "throttled", "wrong", "not_cold", "not_covered"))
+UNFIT_FLAGS = frozenset(("noisy", "contended", "throttled", "wrong", "not_cold", "not_warm", "not_covered"))
 
 
 def _finite(value: float) -> float:
@@ -80,6 +80,11 @@ class Row(_Part):
     flags: list[str] = []
     values: dict[str, Finite | None] = {}
     timeline: dict[str, Any] | None = None
+
+    @property
+    def told(self) -> str:
+        """The case in a few words; long lists are cut."""
+        return " ".join(f"{key}={str(value)[:24]}" for key, value in self.case.items())
 
     @property
     def fits(self) -> bool:
@@ -166,7 +171,6 @@ class Machine(_Part):
     storage: Storage
     gpus: list[Gpu] = []
     clocks: list[Clock] = []
-    load_average: list[NotNegative]
 
 
 class Source(_Part):
@@ -181,8 +185,15 @@ class Source(_Part):
     flags: list[str]
 
 
+class Others(_Part):
+    """Who else wanted the CPUs meanwhile, on average: other programs, and (where it is virtual) other machines."""
+
+    busy_cpus: NotNegative
+    stolen_cpus: NotNegative
+
+
 class Run(_Part):
-    """How it was run."""
+    """How it was run. ``load_average``: of the last minute, before and after; the suite's own work counts in it."""
 
     id: str
     started_utc: str
@@ -192,6 +203,8 @@ class Run(_Part):
     seed: int
     realtime: bool
     file_bytes: int
+    load_average: list[NotNegative]
+    others: Others | None = None
 
 
 class Result(_Part):
@@ -212,6 +225,17 @@ class Result(_Part):
         content = self.model_dump(mode="json", by_alias=True)
         parts = [f" {json.dumps(key)}: {_block(value)}" for key, value in content.items()]
         return "{\n" + ",\n".join(parts) + "\n}\n"
+
+    def skips_told(self) -> list[str]:
+        """What was skipped, a line for each reason."""
+        together: dict[str, list[Skipped]] = {}
+        for skip in self.skipped:
+            together.setdefault(skip.reason, []).append(skip)
+        lines = []
+        for reason, skips in together.items():
+            names = ", ".join(dict.fromkeys(skip.bench for skip in skips))
+            lines.append(f"{names}: {sum(skip.cases for skip in skips)} cases: {reason}")
+        return lines
 
 
 def _block(value: Any) -> str:

@@ -1,7 +1,7 @@
 """A card against a result: errors of fitted and of held-out rows, apart, beside the measurement's own spread.
 
-The error of a row is ``|predicted - measured| / measured`` of medians; one whose prediction lies inside the row's own
-p10 to p90 counts as zero (the measurement does not know better). Only sound rows count; how many were not is said.
+The error of a row is ``|predicted - measured| / measured`` of medians, also where the prediction lies inside of the
+row's own p10 to p90: how many do stands beside it. Only sound rows count; how many were not is said.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ class _Part(BaseModel):
 
 
 class Errors(_Part):
-    """Errors in percent over some rows. ``inside``: rows whose prediction lies inside their own spread."""
+    """Errors in percent over some rows. ``spread``: their own, the median of (p90 - p10) / p50; ``inside``: how many
+    rows' predictions lie between their p10 and p90.
+    """
 
     rows: int
     median: float
@@ -121,7 +123,7 @@ def validate_card(card: MachineSpec, path: Path) -> Validation:
         benches=_lines(scored, lambda row: row.bench),
         groups=_lines(scored, lambda row: f"{row.bench}: {group_key(row)[1]}"),
         loops=[loop for row in loops if (loop := predict_loop(row, constants)) is not None],
-        skipped=[f"{skip.bench}: {skip.cases} cases: {skip.reason}" for skip in result.skipped],
+        skipped=result.skips_told(),
     )
 
 
@@ -147,9 +149,8 @@ def errors_of(scored: Sequence[tuple[Row, float]]) -> Errors:
     """Errors over rows and what was predicted for each, in percent."""
     signed = np.array([(seconds / row.seconds - 1) * 100 for row, seconds in scored])
     inside = np.array([row.time_us.p10 <= seconds * 1e6 <= row.time_us.p90 for row, seconds in scored])
-    absolute = np.where(inside, 0.0, np.abs(signed))
+    absolute = np.abs(signed)
     worst = int(np.argmax(absolute))
-    case = ", ".join(f"{key}={str(value)[:24]}" for key, value in scored[worst][0].case.items())
     return Errors(
         rows=len(scored),
         median=_percent(np.median(absolute)),
@@ -157,7 +158,7 @@ def errors_of(scored: Sequence[tuple[Row, float]]) -> Errors:
         bias=_percent(signed.mean()),
         spread=_percent(np.median([row.spread for row, _ in scored]) * 100),
         inside=int(inside.sum()),
-        worst=case,
+        worst=scored[worst][0].told,
         worst_error=_percent(signed[worst]),
     )
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from moesim.microbench.decode_loop import LoopPrediction
 from moesim.microbench.validation import Line, Validation
 
-_HEAD = "| what | rows | median error | 90th percentile | bias | the rows' own spread | target | worst row |"
-_RULE = "|---|---:|---:|---:|---:|---:|---|---|"
+_HEAD = "| what | rows | median error | 90th percentile | bias | own spread | inside it | target | worst row |"
+_RULE = "|---|---:|---:|---:|---:|---:|---:|---|---|"
 
 
 def markdown(found: Validation, held_out_only: bool = False) -> str:
@@ -26,8 +26,8 @@ def _lines(found: Validation, held_out_only: bool) -> Iterator[str]:
     if found.older_suite:
         yield "**Measured with an older suite**: the programs' sources have changed since."
     yield ""
-    yield "Errors are percent of the measured median. A prediction inside the row's own p10 to p90 counts as zero; the"
-    yield "spread is the median of (p90 - p10) / p50. Which rows were held out is fixed in `moesim/microbench/suite`."
+    yield "Errors are percent of the measured median. Rows' own spread is the median of (p90 - p10) / p50; beside it"
+    yield "stands how many predictions lie inside. Which rows are held out is fixed in `moesim/microbench/suite`."
     for side, title in (("holdout", "Held out: never seen by the fit"), ("fit", "Fitted")):
         if side == "fit" and held_out_only:
             continue
@@ -46,8 +46,9 @@ def _table(title: str, lines: Sequence[Line]) -> Iterator[str]:
     for line in lines:
         e = line.errors
         target = "" if line.target is None else f"{line.target:g} %: {line.verdict}"
+        inside = f"{e.inside / e.rows:.0%}"
         yield (
-            f"| {line.name} | {e.rows} | {e.median} % | {e.p90} % | {e.bias:+} % | {e.spread} % | {target} "
+            f"| {line.name} | {e.rows} | {e.median} % | {e.p90} % | {e.bias:+} % | {e.spread} % | {inside} | {target} "
             f"| {e.worst_error:+} %: {e.worst} |"
         )
 

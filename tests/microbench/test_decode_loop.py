@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from machines import line
+from microbench_builders import line
 
 from moesim.engine.offload import simulate
 from moesim.errors import MicrobenchError
@@ -65,7 +65,7 @@ def test_a_machine_with_known_constants_is_predicted_exactly(emulator, prefetch,
     found = predict_loop(measured(emulator, case_of(96, prefetch, chunk=chunk)), CONSTANTS)
     assert found.labels_agree == 1
     assert found.error_percent == pytest.approx(0, abs=1e-3)
-    assert found.predicted_stall == pytest.approx(found.measured_stall, abs=1e-6)
+    assert found.predicted_stall == pytest.approx(found.measured_stall, abs=1e-5)  # six digits
     assert 0.3 < found.predicted_stall < 1
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from machines import result_of, rows_of
+from microbench_builders import result_of, rows_of
 
 from moesim.errors import MicrobenchError
 from moesim.microbench.card import card_fields
@@ -21,7 +21,7 @@ CPU = {
     "latency": 8e-6,
     "one_thread": 12e9,
     "all_threads": 60e9,
-    "unpack": 8e9,
+    "unpack": 16e9,
     "rate": 1.5e11,
     "sharpness": 3.0,
 }
@@ -98,7 +98,7 @@ def test_held_out_rows_of_a_known_machine_are_predicted(bench):
     ("bench", "constants", "sure"),
     [
         ("copy", COPY, ["bandwidth", "per_segment"]),
-        ("stage", STREAM, ["one_thread", "all_threads"]),
+        ("dram", STREAM, ["one_thread", "all_threads"]),
         ("file", REQUESTS, ["latency", "one_stream", "iops", "bandwidth"]),
         ("copy_queue", QUEUE, ["waits"]),
         ("expert_ffn", GPU, ["bandwidth", "rate"]),

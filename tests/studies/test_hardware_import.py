@@ -6,6 +6,7 @@ import pytest
 
 from moesim.errors import CardError, FileError
 from moesim.hardware import read_card
+from moesim.hardware.nvbandwidth import read_nvbandwidth
 from moesim.hardware.specs import LinkSpec, NetworkSpec
 from moesim.studies.hardware_import import (
     card_from_nvbandwidth,
@@ -14,7 +15,6 @@ from moesim.studies.hardware_import import (
     write_table,
 )
 from moesim.studies.measured.nccl_tests import read_nccl_tests
-from moesim.studies.measured.nvbandwidth import read_nvbandwidth
 
 ALL_REDUCE = """\
 NCCL_ALGO=TREE ./all_reduce_perf -g 2 -b 8 -e 128M -f 2
@@ -113,7 +113,7 @@ def test_nvbandwidth(tmp_path, form):
             {"name": "device_to_device_memcpy_read_ce", "bandwidth_matrix": [["N/A", "276.07"], ["275.40", "N/A"]]},
         ]
         text = json.dumps({"nvbandwidth": {"testcases": cases}})
-    cases = read_nvbandwidth(saved(tmp_path, text))
+    cases = read_nvbandwidth(saved(tmp_path, text)).bandwidths()
     assert cases["host_to_device_memcpy_ce"] == [26.03, 25.94]
     link = read_card(saved(tmp_path, card_from_nvbandwidth(cases, "pcie-4.0-x16", "mine", "me"), "mine.yaml"), LinkSpec)
     assert link.bandwidth.value == pytest.approx(25.985e9)
@@ -131,7 +131,7 @@ def test_what_is_no_output_is_refused(tmp_path):
         read_nccl_tests(nothing, "all_reduce")
     with pytest.raises(FileError, match="holds no bandwidth"):
         read_nvbandwidth(nothing)
-    with pytest.raises(FileError, match="holds no bandwidth"):
+    with pytest.raises(FileError, match="not valid JSON"):
         read_nvbandwidth(saved(tmp_path, "{broken"))
     with pytest.raises(CardError, match="has none of the cases"):
         card_from_nvbandwidth({"host_to_device_memcpy_ce": [1.0]}, "nvlink-4", "x", "me")

@@ -67,16 +67,18 @@ def _queue_cases(level: Level, _: Sizing) -> list[Case]:
     """An urgent copy behind ``ahead`` queued prefetches of ``prefetch`` bytes, cut into ``chunk`` bytes (0: whole).
 
     ``window``: chunks that may be in flight, the next being issued as one ends (0: all are queued at once);
-    ``priority``: whether the urgent copy's stream has the higher one.
+    ``priority``: whether the urgent copy's stream has the higher one. ``ahead=0``: alone, two sizes, so that a fit can
+    tell the link's rate from what waiting adds.
     """
     wholes = [(ahead, 0, 0) for ahead in (1, 4, 16)]
     cut = [(4, chunk, 0) for chunk in (4 * MIB, MIB, 16 * MIB)]
     windows = [(4, chunk, 2) for chunk in (4 * MIB, MIB, 16 * MIB)]
     points = [*wholes, *cut, *windows] if level == "full" else [(1, 0, 0), (4, 4 * MIB, 0), (4, 4 * MIB, 2)]
     whole, cut_up = (_LARGE, 88_080_384) if level == "full" else (50_331_648, 50_331_648)
+    cases = [(_URGENT, 0, 0, 0), (4 * _URGENT, 0, 0, 0), *((_URGENT, *point) for point in points)]
     return [
         {
-            "bytes": _URGENT,
+            "bytes": size,
             "ahead": n,
             "prefetch": cut_up if chunk else whole,  # so that a queue holds all chunks
             "chunk": chunk,
@@ -84,7 +86,7 @@ def _queue_cases(level: Level, _: Sizing) -> list[Case]:
             "priority": priority,
         }
         for priority in (0, 1)
-        for n, chunk, window in points
+        for size, n, chunk, window in cases
     ]
 
 
@@ -222,6 +224,11 @@ def _d2d_cases(level: Level, _: Sizing) -> list[Case]:
     ops = ("ce", "sm", "peer", "all_to_all")
     cases: list[Case] = [{"op": op, "bytes": size} for op in ops for size in sizes]
     return [*cases, {"op": "peer_latency", "bytes": 8}]
+
+
+def _split_d2d(case: Case) -> Split:
+    """As by size; a word's latency is one case, which nothing else could predict."""
+    return "fit" if case["op"] == "peer_latency" else split_by_size(case)
 
 
 def _router_cases(level: Level, _: Sizing) -> list[Case]:
@@ -381,7 +388,7 @@ BENCHES = (
     _bench(
         "d2d",
         _d2d_cases,
-        split_by_size,
+        _split_d2d,
         "copies inside a GPU and between GPUs",
         "slot moves, links between GPUs",
     ),

@@ -77,8 +77,9 @@ def _file_cases(level: Level, sizing: Sizing) -> list[Case]:
         for size, depth in _file_points(level):
             if 2 * size * depth <= sizing.file_bytes:
                 found.append({"api": "uring", "pattern": pattern, "bytes": size, "depth": depth})
-    for size in powers(4 * KIB, 16 * MIB) if level == "full" else [4 * KIB, MIB]:
-        found += [{"api": "pread", "pattern": "random", "bytes": size, "depth": depth} for depth in _ends(sizing)[:2]]
+    sizes = [*powers(4 * KIB, 16 * MIB), *expert_bytes(20 * 10**6)] if level == "full" else [4 * KIB, MIB, 6_291_456]
+    for size in sizes:
+        found += [{"api": "pread", "pattern": "random", "bytes": size, "depth": depth} for depth in _ends(sizing)]
     return found
 
 
@@ -95,8 +96,10 @@ def _file_points(level: Level) -> Iterator[tuple[int, int]]:
 
 
 def _split_file(case: Case) -> Split:
-    """Held out: sizes of real experts, 128 KiB, and depths between the fitted ones."""
-    return "fit" if case["bytes"] in POWERS_OF_4 and case["depth"] in _FITTED_DEPTHS else "holdout"
+    """Held out: sizes of real experts, 128 KiB, and depths between the fitted ones. pread has two depths, both fitted:
+    one thread, and as many as there are CPUs."""
+    fitted_depth = case["api"] == "pread" or case["depth"] in _FITTED_DEPTHS
+    return "fit" if case["bytes"] in POWERS_OF_4 and fitted_depth else "holdout"
 
 
 def _mmap_cases(level: Level, sizing: Sizing) -> list[Case]:

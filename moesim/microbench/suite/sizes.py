@@ -4,7 +4,8 @@ from __future__ import annotations
 
 KIB, MIB = 2**10, 2**20
 
-#: bf16 bytes of an expert -> a model that has it. ``tests/microbench/test_suite.py`` compares them with the cards.
+#: bf16 bytes of an expert's matrices (biases left out) -> a model that has it. ``tests/microbench/test_suite.py``
+#: compares them with the cards.
 EXPERTS = {
     6_291_456: "qwen3-next-80b-a3b",
     9_437_184: "qwen3-30b-a3b",
@@ -32,8 +33,8 @@ HELD_OUT_TOKENS = (2, 3, 6, 8, 12, 24, 48, 96, 192, 384, 768, 1536)
 
 
 def expert_bytes(at_most: int, at_least: int = 0) -> list[int]:
-    """Sizes of real experts within bounds."""
-    return [size for size in EXPERTS if at_least <= size <= at_most]
+    """Sizes of real experts within bounds, but for those that are a power of four anyway."""
+    return [size for size in EXPERTS if at_least <= size <= at_most and size not in POWERS_OF_4]
 
 
 def powers(at_least: int, at_most: int) -> list[int]:

@@ -38,7 +38,7 @@ class Places {
 
   // Whether the last touch of the slot is there.
   bool right() const {
-    MOESIM_CUDA(cudaMemset(slot_.at(), 0, 64));
+    set_bytes(slot_.at(), 0, 64);
     touch(slot_.at());
     unsigned char byte = 0;
     MOESIM_CUDA(cudaMemcpy(&byte, slot_.at(), 1, cudaMemcpyDeviceToHost));

@@ -1,6 +1,6 @@
 // `copy_queue`: how long an urgent expert takes that is issued while prefetches are queued on another stream.
 //
-// case: bytes=N ahead=N prefetch=N chunk=N window=N priority=0|1. `ahead` prefetches of `prefetch` bytes, cut into
+// case: bytes=N ahead=N prefetch=N chunk=N window=N priority=0|1. `ahead` prefetches (0: none) of `prefetch` bytes, cut into
 // chunks of `chunk` bytes (0: whole). window=0 queues them all at once; else at most `window` chunks are in flight, the
 // host issuing the next as one ends, and none any more once the urgent copy is asked for. Host timer: from issuing the
 // urgent copy, with prefetches under way, to its end.
@@ -49,9 +49,10 @@ class Queue {
     return {us, 1};
   }
 
-  bool right() const {
-    MOESIM_CUDA(cudaMemset(urgent_device_.at(), 0xFF, bytes_));
-    MOESIM_CUDA(cudaMemcpy(urgent_device_.at(), urgent_host_.at(), bytes_, cudaMemcpyHostToDevice));
+  // Once more, into poisoned memory, with the prefetches around it.
+  bool right() {
+    set_bytes(urgent_device_.at(), 0xFF, bytes_);
+    once();
     return device_checksum(urgent_device_.at(), bytes_) == checksum(urgent_host_.at(), static_cast<std::size_t>(bytes_));
   }
 
@@ -67,12 +68,12 @@ class Queue {
   }
   // Issues the next chunk as soon as one of those in flight has ended.
   void advance() {
-    while (!chunk_ends_[static_cast<std::size_t>(done_)].done()) __builtin_ia32_pause();
+    while (!chunk_ends_[static_cast<std::size_t>(done_)].done()) pause_cpu();
     ++done_;
     if (next_ < chunks()) issue_chunk();
   }
   static void pause_us(double us) {
-    for (const double start = now_us(); now_us() - start < us;) __builtin_ia32_pause();
+    for (const double start = now_us(); now_us() - start < us;) pause_cpu();
   }
 
   std::int64_t bytes_, ahead_, prefetch_, chunk_, window_, next_ = 0, done_ = 0;

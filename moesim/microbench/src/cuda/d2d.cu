@@ -75,7 +75,7 @@ Row measure_peer(const Case& the_case, const Options& options) {
   {
     const On on(1);
     to = DeviceBuffer(bytes);
-    MOESIM_CUDA(cudaMemset(to.at(), 0xFF, bytes));
+    set_bytes(to.at(), 0xFF, bytes);
   }
   fill_random(from.at(), bytes, options.seed);
   MOESIM_CUDA(cudaDeviceSynchronize());
@@ -106,8 +106,7 @@ Row measure_all_to_all(const Case& the_case, const Options& options) {
     send.emplace_back(bytes);
     receive.emplace_back(bytes);
     fill_random(send.back().at(), bytes, options.seed + static_cast<std::uint64_t>(device));
-    MOESIM_CUDA(cudaMemset(receive.back().at(), 0xFF, bytes));
-    MOESIM_CUDA(cudaDeviceSynchronize());
+    set_bytes(receive.back().at(), 0xFF, bytes);
     streams.push_back(std::make_unique<Stream>());
   }
   Row row;

@@ -88,6 +88,11 @@ void fill_bf16(void* data, std::int64_t count, float scale, std::uint64_t seed, 
   MOESIM_LAUNCHED();
 }
 
+void set_bytes(void* data, int value, std::int64_t bytes) {
+  MOESIM_CUDA(cudaMemset(data, value, static_cast<std::size_t>(bytes)));
+  MOESIM_CUDA(cudaDeviceSynchronize());
+}
+
 std::uint64_t device_checksum(const void* data, std::int64_t bytes) {
   const DeviceBuffer total(8);
   MOESIM_CUDA(cudaMemset(total.at(), 0, 8));

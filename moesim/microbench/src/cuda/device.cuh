@@ -110,7 +110,7 @@ class Event {
   }
   // Waits with the CPU: a blocking wait would add a wake-up of the thread to what is measured.
   void spin() const {
-    while (!done()) __builtin_ia32_pause();
+    while (!done()) pause_cpu();
   }
 
  private:
@@ -222,6 +222,8 @@ std::int64_t free_bytes();
 void fill_random(void* data, std::int64_t bytes, std::uint64_t seed, cudaStream_t stream = nullptr);
 // Random bf16 in [-scale, scale).
 void fill_bf16(void* data, std::int64_t count, float scale, std::uint64_t seed, cudaStream_t stream = nullptr);
+// Every byte, done when it returns: streams of ours don't wait for the one that cudaMemset runs on.
+void set_bytes(void* data, int value, std::int64_t bytes);
 // As `checksum` on the host. Waits.
 std::uint64_t device_checksum(const void* data, std::int64_t bytes);
 

@@ -47,6 +47,7 @@ __device__ __forceinline__ void gemv_row(const Matrices* const (&matrix)[matrice
   const int columns = matrix[0]->columns;
 #pragma unroll
   for (int m = 0; m < matrices; ++m)
+#pragma unroll
     for (int t = 0; t < tokens; ++t) sums[m][t] = 0;
   constexpr int kStep = 256;
   for (int k = lane_of() * 8; k < columns; k += kAhead * kStep) {
@@ -80,7 +81,7 @@ __device__ __forceinline__ void gemv_row(const Matrices* const (&matrix)[matrice
 }
 
 template <Format format, int tokens>
-__global__ void __launch_bounds__(kWarps * 32) gate_up_gemv(Matrices gate, Matrices up, Groups groups,
+__global__ void __launch_bounds__(kWarps * 32, 1) gate_up_gemv(Matrices gate, Matrices up, Groups groups,
                                                            const std::uint16_t* x, std::uint16_t* middle) {
   const Tile tile = tile_of(groups, static_cast<int>(blockIdx.y), tokens);
   const int row = static_cast<int>(blockIdx.x) * kWarps + warp_of();
@@ -89,13 +90,14 @@ __global__ void __launch_bounds__(kWarps * 32) gate_up_gemv(Matrices gate, Matri
   const Matrices* const both[2] = {&gate, &up};
   gemv_row<format, 2, tokens>(both, tile, row, x, sums);
 #pragma unroll
-  for (int t = 0; t < tokens; ++t)
-    if (lane_of() == t && t < tile.tokens)
-      middle[static_cast<std::int64_t>(tile.first + t) * gate.rows + row] = bf16_from_float(silu(sums[0][t]) * sums[1][t]);
+  for (int t = 0; t < tokens; ++t) {
+    const std::uint16_t value = bf16_from_float(silu(sums[0][t]) * sums[1][t]);
+    if (lane_of() == t && t < tile.tokens) middle[static_cast<std::int64_t>(tile.first + t) * gate.rows + row] = value;
+  }
 }
 
 template <Format format, int tokens>
-__global__ void __launch_bounds__(kWarps * 32) down_gemv(Matrices down, Groups groups, const std::uint16_t* middle,
+__global__ void __launch_bounds__(kWarps * 32, 1) down_gemv(Matrices down, Groups groups, const std::uint16_t* middle,
                                                         std::uint16_t* y) {
   const Tile tile = tile_of(groups, static_cast<int>(blockIdx.y), tokens);
   const int row = static_cast<int>(blockIdx.x) * kWarps + warp_of();
@@ -119,7 +121,9 @@ __device__ __forceinline__ void skinny_rows(const Matrices* const (&matrix)[matr
   const int lower = min(first_row + fragment_row(lane) + 8, matrix[0]->rows - 1);
 #pragma unroll
   for (int m = 0; m < matrices; ++m)
+#pragma unroll
     for (int b = 0; b < blocks; ++b)
+#pragma unroll
       for (int i = 0; i < 4; ++i) sums[m][b][i] = 0;
 #pragma unroll 2
   for (int start = warp_of() * 32; start < columns; start += kWarps * 32) {

@@ -71,6 +71,7 @@ class Memory {
     });
     row.checked = right(op, std::min<std::int64_t>(bytes, 64 << 20));
     if (!row.checked) row.flags.push_back("wrong");
+    if (op == "write") fill_random(data_.at(), bytes, options.seed), MOESIM_CUDA(cudaDeviceSynchronize());
     return row;
   }
 
@@ -102,12 +103,12 @@ class Memory {
       return sum_on_host(data_.at(), bytes) == each * (7 + 8 + 9 + 10);
     }
     if (op == "copy") {
-      MOESIM_CUDA(cudaMemset(data_.at(bytes), 0xFF, bytes));
+      set_bytes(data_.at(bytes), 0xFF, bytes);
       launch_copy(data_.at(bytes), data_.at(), bytes, stream_);
       stream_.wait();
       return device_checksum(data_.at(bytes), bytes) == device_checksum(data_.at(), bytes);
     }
-    MOESIM_CUDA(cudaMemset(totals_.at(), 0, 4));
+    set_bytes(totals_.at(), 0, 4);
     launch_read(data_.at(), bytes, totals_.at<std::uint32_t>(), stream_);
     stream_.wait();
     std::uint32_t sum = 0;

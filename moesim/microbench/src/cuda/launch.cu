@@ -1,8 +1,9 @@
 // `launch`: what it costs to ask the GPU for something.
 //
 // case: op=submit|empty|launch_sync|event_record|event_query|stream_wait|graph_launch|graph_update nodes=N. submit,
-// event_*, stream_wait and graph_update are the host's time for one call (one node), empty the GPU's time from one empty
-// kernel to the next, launch_sync the host's time until a kernel has ended, graph_launch the GPU's for a whole graph.
+// event_* and stream_wait are the host's time for one call, graph_update for new parameters of all nodes; empty is the
+// GPU's time from one empty kernel to the next, graph_launch the GPU's for a whole graph, launch_sync the host's time
+// until a kernel has ended.
 #include "benches.cuh"
 
 namespace moesim {
@@ -59,7 +60,7 @@ class Chain {
   bool right(cudaStream_t stream) {
     turn_ = false;
     update();
-    MOESIM_CUDA(cudaMemset(word_.at(), 0, 4));
+    set_bytes(word_.at(), 0, 4);
     launch(stream);
     MOESIM_CUDA(cudaStreamSynchronize(stream));
     int word = 0;
@@ -90,6 +91,10 @@ class Chain {
 
 class Launches {
  public:
+  Launches() {
+    event_.record(stream_);
+    stream_.wait();
+  }
   Row measure(const Case& the_case, const Options& options) {
     const auto op = the_case.text("op");
     const std::int64_t nodes = the_case.number("nodes");

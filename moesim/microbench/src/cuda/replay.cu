@@ -27,10 +27,6 @@ struct Routing {
     for (auto& id : ids)
       if (!(file >> id)) throw Skip("the routing file is cut short");
   }
-  std::vector<int> of(std::int64_t token, std::int64_t layer) const {
-    const auto begin = ids.begin() + (token * layers + layer) * k;
-    return {begin, begin + k};
-  }
   std::int64_t layers = 0, experts = 0, k = 0, tokens = 0;
   std::vector<int> ids;
 };
@@ -105,7 +101,7 @@ class Copier {
           found = cache_.start_next(copy);
         }
         if (!found) {
-          __builtin_ia32_pause();
+          pause_cpu();
           continue;
         }
         for (std::int64_t at = 0; at < experts_.each(); at += chunk_) {
@@ -173,8 +169,7 @@ class Loop {
     std::mutex mutex;
     cache_ = &cache, mutex_ = &mutex;
     timeline_ = {};
-    MOESIM_CUDA(cudaMemset(y_.at(), 0xFF, y_.bytes()));
-    MOESIM_CUDA(cudaDeviceSynchronize());
+    set_bytes(y_.at(), 0xFF, y_.bytes());
     Copier copier(cache, mutex, experts_, weights_, chunk_);
     const double start = now_us();
     for (std::int64_t token = 0; token < steps_; ++token)
@@ -306,7 +301,7 @@ class Loop {
         return waited;
       }
       if (copier.failed()) throw std::runtime_error("a copy failed");
-      __builtin_ia32_pause();
+      pause_cpu();
     }
   }
 

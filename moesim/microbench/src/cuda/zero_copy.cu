@@ -53,8 +53,8 @@ class HostWeights {
     return {seen_ + at_, nullptr, 0, 0, static_cast<int>(bytes / 2 / kColumns), static_cast<int>(kColumns)};
   }
   bool right(const std::string& op, std::int64_t bytes) {
-    MOESIM_CUDA(cudaMemset(target_.at(), 0xFF, target_.bytes()));
-    MOESIM_CUDA(cudaMemset(y_.at(), 0xFF, y_.bytes()));
+    set_bytes(target_.at(), 0xFF, target_.bytes());
+    set_bytes(y_.at(), 0xFF, y_.bytes());
     run(op, bytes);
     stream_.wait();
     if (op != "gemv") return device_checksum(target_.at(), bytes) == checksum(data_.at(at_), static_cast<std::size_t>(bytes));

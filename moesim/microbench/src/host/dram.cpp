@@ -2,9 +2,11 @@
 //
 // case: op=read|write|copy|blocks threads=N bytes=N [block=N]. One operation moves `bytes`, shared by the threads; each
 // continues where the last one ended, over a set above four times the last-level cache.
-#include <immintrin.h>
-
 #include <algorithm>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 #include "benches.h"
 #include "memory.h"
@@ -22,6 +24,9 @@ std::uint64_t sum_plain(const std::uint64_t* words, std::int64_t count) {
   return sum;
 }
 
+#if defined(__x86_64__)
+bool has_avx2() { return __builtin_cpu_supports("avx2") != 0; }
+
 __attribute__((target("avx2"))) std::uint64_t sum_avx2(const std::uint64_t* words, std::int64_t count) {
   __m256i sums[4] = {};
   const auto* vectors = reinterpret_cast<const __m256i*>(words);
@@ -31,11 +36,15 @@ __attribute__((target("avx2"))) std::uint64_t sum_avx2(const std::uint64_t* word
   _mm256_store_si256(reinterpret_cast<__m256i*>(parts), sums[0] + sums[1] + sums[2] + sums[3]);
   return parts[0] + parts[1] + parts[2] + parts[3];
 }
+#else
+bool has_avx2() { return false; }
+std::uint64_t sum_avx2(const std::uint64_t* words, std::int64_t count) { return sum_plain(words, count); }
+#endif
 
 std::uint64_t sum_words(const unsigned char* data, std::int64_t bytes) {
-  static const bool has_avx2 = __builtin_cpu_supports("avx2") != 0;
+  static const bool wide_enough = has_avx2();
   const auto* words = reinterpret_cast<const std::uint64_t*>(data);
-  const std::int64_t wide = has_avx2 ? bytes / 128 * 16 : 0;
+  const std::int64_t wide = wide_enough ? bytes / 128 * 16 : 0;
   return (wide ? sum_avx2(words, wide) : 0) + sum_plain(words + wide, bytes / 8 - wide);
 }
 
@@ -52,7 +61,7 @@ class Dram {
     Pool pool(static_cast<int>(the_case.number("threads")));
     sums_.assign(static_cast<std::size_t>(pool.threads()) * 8, 0);
     Row row;
-    row.impl = __builtin_cpu_supports("avx2") ? "avx2" : "plain";
+    row.impl = has_avx2() ? "avx2" : "plain";
     row.bytes = static_cast<double>(op == "copy" ? 2 * bytes : bytes);
     std::int64_t at = 0;
     gather(row, options, [&] {

@@ -2,6 +2,9 @@
 //
 // Weights are tile A as they lie in memory: 16 rows, a row's length apart. Activations are packed once into tiles B: 16
 // tokens side by side, the 4 bytes (2 bf16 or 4 int8) of a column group together. C is [16 rows, 16 tokens].
+#include "expert.h"
+
+#if defined(__x86_64__)
 #include <immintrin.h>
 #include <cpuid.h>
 #include <sys/syscall.h>
@@ -10,8 +13,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-
-#include "expert.h"
 
 namespace moesim {
 namespace {
@@ -174,3 +175,13 @@ std::unique_ptr<Product> make_amx(bool int8) {
 }
 
 }  // namespace moesim
+
+#else
+
+namespace moesim {
+
+std::unique_ptr<Product> make_amx(bool int8) { throw Skip(int8 ? "this CPU has no AMX int8" : "this CPU has no AMX bf16"); }
+
+}  // namespace moesim
+
+#endif

@@ -2,13 +2,14 @@
 //
 // A block of rows times a block of tokens stays in registers while the columns go by, so that each weight is read from
 // memory once for all tokens: a row block of weights (16 to 112 KB) stays in the caches between token blocks.
+#include "expert.h"
+
+#if defined(__x86_64__)
 #include <immintrin.h>
 
 #include <algorithm>
 #include <cstring>
 #include <vector>
-
-#include "expert.h"
 
 namespace moesim {
 namespace {
@@ -196,3 +197,14 @@ std::unique_ptr<Product> make_avx2(bool int4) {
 }
 
 }  // namespace moesim
+
+#else
+
+namespace moesim {
+
+std::unique_ptr<Product> make_avx512_bf16(bool) { throw Skip("this CPU has no AVX-512 BF16"); }
+std::unique_ptr<Product> make_avx2(bool) { throw Skip("this CPU has no AVX2"); }
+
+}  // namespace moesim
+
+#endif

@@ -17,7 +17,7 @@ void pin_to(int cpu) {
 template <typename Condition>
 void spin_until(Condition condition) {
   for (int turns = 0; !condition(); ++turns) {
-    __builtin_ia32_pause();
+    pause_cpu();
     if (turns > 1 << 16) sched_yield();
   }
 }

@@ -20,6 +20,7 @@ constexpr std::int64_t kPage = 4096;
 class Stage {
  public:
   Stage(const TestFile& file, const Options& options) : random_(options.seed), file_(file), target_(file.bytes(), random_) {
+    file.read_anew(file.bytes());
     descriptor_ = file.open_cached();
     mapped_ = static_cast<unsigned char*>(
         mmap(nullptr, static_cast<std::size_t>(file.bytes()), PROT_READ, MAP_SHARED | MAP_POPULATE, descriptor_, 0));
@@ -36,15 +37,15 @@ class Stage {
   Row measure(const Case& the_case, const Options& options) {
     const std::int64_t bytes = the_case.number("bytes");
     const bool by_pread = the_case.is("via", "pread");
-    if (bytes > file_.bytes()) throw Skip("the test file is too small");
+    if (TestFile::kRamp + bytes > file_.bytes()) throw Skip("the test file is too small");
     Pool pool(static_cast<int>(the_case.number("threads")));
     Row row;
     row.impl = the_case.text("via");
     row.bytes = static_cast<double>(bytes);
-    std::int64_t at = 0;
+    std::int64_t at = TestFile::kRamp;
     std::atomic<bool> whole{true};
     gather(row, options, [&] {
-      at = at + 2 * bytes > file_.bytes() ? 0 : at + bytes;
+      at = at + 2 * bytes > file_.bytes() ? TestFile::kRamp : at + bytes;
       return pool.run([&](int thread) {
         const Part part = part_of(bytes, thread, pool.threads(), kPage);
         const auto size = static_cast<std::size_t>(part.end - part.begin);
@@ -78,7 +79,7 @@ class Stage {
 }  // namespace
 
 void run_stage(const std::vector<Case>& cases, const Options& options) {
-  const TestFile file(options);
+  const TestFile file(options, TestFile::kRamp);
   Stage stage(file, options);
   for_each_case(cases, [&](const Case& the_case) { return stage.measure(the_case, options); });
 }

@@ -19,6 +19,15 @@ inline double clock_us(clockid_t clock) {
 }
 inline double now_us() { return clock_us(CLOCK_MONOTONIC); }
 
+// Tells the CPU that this is a waiting loop.
+inline void pause_cpu() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
 // Microseconds that the calling thread has stood in a run queue without a CPU, so far; 0 where the kernel won't say.
 inline double run_queue_us() {
   std::ifstream stat("/proc/thread-self/schedstat");
@@ -41,6 +50,7 @@ Timed timed_with_waits(Work work) {
 }
 
 constexpr double kCleanShare = 0.95;
+constexpr double kStartUs = 2;   // what starting threads and reading clocks may cost, which is nobody's contention
 constexpr int kWarmup = 3;
 constexpr int kFewest = 5;       // clean samples that will do when time is up
 constexpr int kMost = 2000;      // samples, clean or not
@@ -67,6 +77,7 @@ inline void gather(Row& row, const Options& options, const std::function<Timed()
     const bool enough = static_cast<int>(clean.size()) >= kFewest;
     if (spent > options.case_us && (enough || spent > kPatience * options.case_us)) break;
     all.push_back(once());
+    if (all.back().us * (1 - all.back().share) < kStartUs) all.back().share = 1;
     if (all.back().share >= kCleanShare) clean.push_back(all.back());
   }
   const auto& kept = static_cast<int>(clean.size()) >= kFewest ? clean : all;

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
@@ -18,10 +19,14 @@ namespace moesim {
 
 class TestFile {
  public:
-  // Throws Skip where it can't be written.
-  explicit TestFile(const Options& options)
+  // While a file is read in order, the folios of the page cache grow: those of its first bytes are smaller than the rest.
+  // What measures the page cache leaves them out.
+  static constexpr std::int64_t kRamp = 48 << 20;
+
+  // `extra` bytes more than the options say. Throws Skip where it can't be written.
+  explicit TestFile(const Options& options, std::int64_t extra = 0)
       : path_(options.directory + "/moesim-bench-" + std::to_string(getpid()) + ".bin"),
-        bytes_(options.file_bytes / kPiece * kPiece),
+        bytes_((options.file_bytes + extra) / kPiece * kPiece),
         seed_(options.seed) {
     const int file = open(path_.c_str(), O_RDWR | O_CREAT | O_EXCL, 0600);
     if (file < 0) throw Skip(std::string("the test file can't be made: ") + strerror(errno));
@@ -32,6 +37,8 @@ class TestFile {
       throw Skip("the test file can't be written: not enough room?");
     }
     forget();
+    // A device may still be busy with what was written: a second's rest for each GB.
+    usleep(static_cast<useconds_t>(std::min<std::int64_t>(bytes_ / 1000, 5'000'000)));
   }
   ~TestFile() { unlink(path_.c_str()); }
   TestFile(const TestFile&) = delete;
@@ -54,6 +61,18 @@ class TestFile {
   void forget() const {
     const int file = open_cached();
     posix_fadvise(file, 0, 0, POSIX_FADV_DONTNEED);
+    close(file);
+  }
+  // Drops it, then reads it in order up to `end`, so that the folios of the page cache are the same whatever ran before.
+  void read_anew(std::int64_t end) const {
+    forget();
+    const int file = open_cached();
+    std::vector<unsigned char> piece(1 << 20);
+    for (std::int64_t at = 0; at < end;) {
+      const auto got = pread(file, piece.data(), piece.size(), at);
+      if (got <= 0) break;
+      at += got;
+    }
     close(file);
   }
   // Word `index` of the content, to check what was read.

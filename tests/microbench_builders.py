@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,14 +41,14 @@ def rows_of(
     *,
     noise: float = 0.0,
     level: str = "full",
-    keep: Any = lambda case: True,
+    keep: Callable[[Case], bool] | None = None,
     **fields: Any,
 ) -> list[Row]:
     """Rows of a benchmark's cases on a machine whose groups have these constants (one mapping: all groups)."""
     random = np.random.default_rng(7)
     rows = []
     for case in bench_named(bench).cases(level, SIZING):
-        if not keep(case):
+        if keep is not None and not keep(case):
             continue
         extra = {key: value(case) if callable(value) else value for key, value in fields.items()}
         blank = row_of(bench_named(bench), line(case, [1.0], **extra))
@@ -76,6 +76,7 @@ def result_of(rows: Sequence[Row], gpus: Sequence[Gpu] = ()) -> Result:
             seed=1,
             realtime=False,
             file_bytes=2**30,
+            load_average=[0.0, 0.0],
         ),
         source=Source(
             moesim="0",
@@ -98,7 +99,6 @@ def result_of(rows: Sequence[Row], gpus: Sequence[Gpu] = ()) -> Result:
             huge_pages="always",
             storage=Storage(filesystem="ext4", kind="nvme", rotational=False),
             gpus=list(gpus),
-            load_average=[0.0, 0.0],
         ),
         rows=list(rows),
         skipped=[],
