@@ -9,10 +9,10 @@ import simpy
 from numpy.typing import NDArray
 
 from moesim.engine.links import Admission
-from moesim.engine.outcome import PrefetchCounts
-from moesim.engine.transfers import Cause, Transfer
+from moesim.engine.transfers import Transfer
 from moesim.replay.counts import notes_of, visit_facts
 from moesim.replay.expert_cache import CachePartition, ExpertCache, partition
+from moesim.replay.figures import Cause, PrefetchCounts
 from moesim.setup import FULL, Setup, TierSetup
 
 _Activation = tuple[int, float]

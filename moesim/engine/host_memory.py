@@ -7,8 +7,9 @@ import simpy
 from numpy.typing import NDArray
 
 from moesim.engine.links import Admission
-from moesim.engine.transfers import Cause, Transfer
+from moesim.engine.transfers import Transfer
 from moesim.replay.expert_cache import ExpertCache, partition
+from moesim.replay.figures import Cause
 from moesim.setup import FULL, LOW, TierSetup
 
 

@@ -8,27 +8,17 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Generator
-from typing import Any, NamedTuple
+from typing import Any
 
 import simpy
 
 from moesim.engine.clock import ARRIVE, DISPATCH, Pause
-from moesim.engine.transfers import Cause, Transfer
+from moesim.engine.transfers import Transfer
+from moesim.replay.figures import Cause, Span
 from moesim.setup import LinkDiscipline
 
 #: A process that makes room at the far end of a link; its value says whether the transfer goes ahead.
 Admission = Generator[simpy.Event, Any, bool]
-
-
-class Span(NamedTuple):
-    """What a server did: a transfer of ``key``, in the form ``form``, that ``visit`` wanted."""
-
-    key: int
-    visit: int
-    is_demand: bool
-    start_s: float
-    end_s: float
-    form: int = 0
 
 
 class Link:

@@ -21,7 +21,7 @@ from moesim.engine.links import Admission, Link
 from moesim.engine.misses import Misses
 from moesim.engine.outcome import HIT, LATE, MISS, ComputeSpan, Outcome, Wait
 from moesim.engine.proposals import Proposals
-from moesim.engine.transfers import Cause, Transfer
+from moesim.engine.transfers import Transfer
 from moesim.policies.api import (
     ABSENT,
     COMING,
@@ -35,6 +35,7 @@ from moesim.policies.api import (
     STREAM,
     SUBSTITUTE,
 )
+from moesim.replay.figures import Cause
 from moesim.setup import FULL, STREAMED, Setup
 from moesim.setup import LOW as LOW_FORM
 

@@ -9,9 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.engine.links import Span
-from moesim.engine.transfers import Cause
 from moesim.policies.api import CPU
+from moesim.replay.figures import Cause, Moves, PrefetchCounts, Span
 
 HIT, LATE, MISS = 0, 1, 2
 
@@ -34,33 +33,6 @@ class Wait(NamedTuple):
     cause: Cause
     start_s: float
     end_s: float
-
-
-@dataclass
-class PrefetchCounts:
-    """Proposals by what became of them.
-
-    ``proposed = redundant + withdrawn + no_room + started`` and ``started = used + late + wasted``, once a run is over.
-
-    Attributes:
-        proposed: by the policy.
-        redundant: already there or on its way when proposed.
-        withdrawn: never started: its visit's router spoke first (and either dropped it or made it a demand).
-        no_room: never started: nothing could leave for it, or the caching policy would not keep it.
-        started: transfers to the GPU that began as prefetches.
-        used: arrived before it was asked for, and was asked for while it stayed.
-        late: asked for while it was under way.
-        wasted: left, or was left over at the end, without ever being asked for.
-    """
-
-    proposed: int = 0
-    redundant: int = 0
-    withdrawn: int = 0
-    no_room: int = 0
-    started: int = 0
-    used: int = 0
-    late: int = 0
-    wasted: int = 0
 
 
 @dataclass(frozen=True)
@@ -103,9 +75,26 @@ class Outcome:
         return np.asarray(self.action == CPU)
 
     @cached_property
+    def moves(self) -> dict[str, Moves]:
+        """``transfers`` as columns."""
+        return {name: _columns(spans) for name, spans in self.transfers.items()}
+
+    @cached_property
     def stall_s(self) -> NDArray[np.float64]:
         """Seconds that the GPU waited, by cause. [visits, causes]"""
         stall = np.zeros((len(self.visit_start_s), len(Cause)))
         for wait in self.waits:
             stall[wait.visit, wait.cause] += wait.end_s - wait.start_s
         return stall
+
+
+def _columns(spans: list[Span]) -> Moves:
+    key, visit, is_demand, start_s, end_s, form = zip(*spans, strict=True) if spans else ((),) * 6
+    return Moves(
+        key=np.array(key, dtype=np.int64),
+        visit=np.array(visit, dtype=np.int64),
+        is_demand=np.array(is_demand, dtype=np.bool_),
+        start_s=np.array(start_s, dtype=np.float64),
+        end_s=np.array(end_s, dtype=np.float64),
+        form=np.array(form, dtype=np.int64),
+    )

@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from moesim.engine.links import Span
 from moesim.engine.outcome import HIT, LATE, MISS, ComputeSpan, Outcome
-from moesim.engine.transfers import Cause
+from moesim.replay.figures import Cause, Span
 from moesim.setup import Setup
 from moesim.traces.trace import PREFILL
 
@@ -146,9 +145,10 @@ class _Timeline:
 
     def _links(self) -> Iterator[Event]:
         for name, spans in self.transfers.items():
-            for span in spans:
+            key, form = (np.array([getattr(span, field) for span in spans], np.int64) for field in ("key", "form"))
+            for span, size in zip(spans, self.setup.bytes_of(key, form).tolist(), strict=True):
                 args = {
-                    "bytes": self.setup.bytes_of(span.key, span.form),
+                    "bytes": size,
                     "kind": "demand" if span.is_demand else "prefetch",
                     "visit": span.visit,
                     "step": span.visit // self.visits.num_layers,

@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from enum import IntEnum
 from typing import TYPE_CHECKING
+
+from moesim.replay.figures import Cause
 
 if TYPE_CHECKING:
     from moesim.engine.links import Link
-
-
-class Cause(IntEnum):
-    """What the GPU waits for: a transfer, those ahead of it, room for it, or the CPU."""
-
-    PCIE = 0
-    PCIE_QUEUE = 1
-    FLASH = 2
-    FLASH_QUEUE = 3
-    ROOM = 4
-    CPU = 5
-    CPU_QUEUE = 6
 
 
 class Transfer:

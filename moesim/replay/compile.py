@@ -42,7 +42,10 @@ _ALONE = {"serve": serve}
 _CALLED = tuple(f"moesim.replay.kernels.{name}" for name in ("serving", "serving_steps", "serving_costs"))
 #: What a caching policy may bring.
 _CONTRACT = ("on_hit", "on_insert", "on_evict", "victim", "admit", "on_visit", "before_insert", "on_bypass")
+#: What a generated module is made of: where from, its entry points, and the policies' functions.
+_Parts = tuple[str, Sequence[Callable[..., Any]], Mapping[str, Any]]
 _in_use: set[ModuleType] = set()
+_timelines: set[tuple[ModuleType, ModuleType | None, ModuleType | None]] = set()
 
 
 def cache_folder() -> Path:
@@ -56,6 +59,15 @@ def cache_folder() -> Path:
 def is_compiled(policy: Policy) -> bool:
     """Whether this process has kernels with this policy at hand."""
     return policy.module in _in_use
+
+
+def is_timeline_cached(gpu: Policy, host: Policy | None, on_miss: Policy | None) -> bool:
+    """Whether the kernel with a clock is compiled for these policies: in this process, or in the cache folder."""
+    chosen = gpu.module, host.module if host else None, on_miss.module if on_miss else None
+    if chosen in _timelines:
+        return True
+    name, _ = _named(*_timeline_parts(*chosen))
+    return any((cache_folder() / "__pycache__").glob(f"{name}.timeline-*.nbi"))
 
 
 def run(policy: Policy | None, kernel: str, *arguments: Any) -> Any:
@@ -79,7 +91,9 @@ def run_timeline(gpu: Policy, host: Policy | None, on_miss: Policy | None, *argu
         PolicyError: one of the policies uses what numba can't compile.
     """
     policies = [policy for policy in (gpu, host, on_miss) if policy is not None]
-    module = _timeline(gpu.module, host.module if host else None, on_miss.module if on_miss else None)
+    chosen = gpu.module, host.module if host else None, on_miss.module if on_miss else None
+    module = _timeline(*chosen)
+    _timelines.add(chosen)
     names = " or ".join(repr(policy.name) for policy in policies)
     _call(module, "timeline", f"policy {names}", arguments)
 
@@ -119,6 +133,10 @@ def _kernels(policy: ModuleType | None) -> ModuleType:
 
 @cache
 def _timeline(gpu: ModuleType, host: ModuleType | None, on_miss: ModuleType | None) -> ModuleType:
+    return _load(*_timeline_parts(gpu, host, on_miss))
+
+
+def _timeline_parts(gpu: ModuleType, host: ModuleType | None, on_miss: ModuleType | None) -> _Parts:
     own, origin = _functions(gpu), f"timeline_{_short(gpu)}"
     if host is not None:
         own |= {f"host_{name}": found for name, found in _functions(host).items()} | {"has_host": stand_ins.granted}
@@ -126,7 +144,7 @@ def _timeline(gpu: ModuleType, host: ModuleType | None, on_miss: ModuleType | No
     if on_miss is not None:
         own |= {"decide": vars(on_miss)["decide"], "may_use_cpu": stand_ins.granted}
         origin += f"_{_short(on_miss)}"
-    return _load(origin, [timeline], own)
+    return origin, (timeline,), own
 
 
 def _functions(policy: ModuleType) -> dict[str, Any]:
@@ -140,13 +158,18 @@ def _short(policy: ModuleType) -> str:
 
 def _load(origin: str, entries: Sequence[Callable[..., Any]], own: Mapping[str, Any]) -> ModuleType:
     """The generated module, from the cache folder where that works."""
-    functions = [entry for entry in entries if isinstance(entry, FunctionType)]
-    source = module_source(functions, own, stand_ins.__name__, origin, _CALLED)
-    name = f"moesim_{origin}_{_digest(source)}"
+    name, source = _named(origin, entries, own)
     try:
         return _imported(name, _written(cache_folder() / f"{name}.py", f"CACHE = True\n{source}"))
     except (OSError, RuntimeError):  # numba says RuntimeError where it finds no place to cache in
         return _in_memory(name, f"CACHE = False\n{source}")
+
+
+def _named(origin: str, entries: Sequence[Callable[..., Any]], own: Mapping[str, Any]) -> tuple[str, str]:
+    """The name of a generated module, and its source."""
+    functions = [entry for entry in entries if isinstance(entry, FunctionType)]
+    source = module_source(functions, own, stand_ins.__name__, origin, _CALLED)
+    return f"moesim_{origin}_{_digest(source)}", source
 
 
 def _digest(source: str) -> str:

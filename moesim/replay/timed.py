@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.errors import Fault, PolicyError, ScenarioError
-from moesim.policies.api import Policy
-from moesim.replay.compile import run_timeline
+from moesim.policies.api import CPU, FETCH, Policy
+from moesim.replay.compile import is_timeline_cached, run_timeline
 from moesim.replay.compiled_counts import notes_array
 from moesim.replay.expert_cache import contexts
+from moesim.replay.figures import Cause, Moves, PrefetchCounts
 from moesim.replay.kernels import host as host_places
 from moesim.replay.kernels import node as places
 from moesim.replay.kernels.caches import Caches
@@ -26,10 +27,6 @@ from moesim.replay.kernels.node import Node, Record, Work
 from moesim.replay.packed import check_fault, pack
 from moesim.setup import Setup
 
-#: The engine's causes of a wait.
-PCIE, PCIE_QUEUE, FLASH, FLASH_QUEUE, ROOM, CPU, CPU_QUEUE = range(7)
-CAUSES = 7
-
 
 @dataclass(frozen=True)
 class Timed:
@@ -37,8 +34,10 @@ class Timed:
 
     Attributes:
         stall: seconds that the GPU waited, by the causes that there can be. [visits, columns]
-        causes: the engine's cause of each column.
-        prefetch: what became of proposals, by the names of the engine's ``PrefetchCounts``.
+        causes: the cause of each column.
+        served: transfers by each server, where they were recorded: key, visit, whether a demand; start and end.
+            [servers, most, 3], [servers, most, 2]
+        served_count: how many of them each server did. [servers]
     """
 
     step_start_s: NDArray[np.float64]
@@ -47,12 +46,14 @@ class Timed:
     label: NDArray[np.uint8]
     on_cpu: NDArray[np.bool_]
     stall: NDArray[np.float64]
-    causes: list[int]
+    causes: list[Cause]
     evictions: int
     overshoot_bytes: int
     resident_share: NDArray[np.float64]
     resident_bytes: NDArray[np.int64]
-    prefetch: dict[str, int]
+    prefetch: PrefetchCounts
+    served: tuple[NDArray[np.int64], NDArray[np.float64]]
+    served_count: list[int]
 
     @cached_property
     def visit_start_s(self) -> NDArray[np.float64]:
@@ -62,9 +63,24 @@ class Timed:
         return start.reshape(-1)
 
     @cached_property
+    def action(self) -> NDArray[np.uint8]:
+        """What became of each lookup: FETCH or CPU. [lookups]"""
+        return np.where(self.on_cpu, CPU, FETCH).astype(np.uint8)
+
+    @cached_property
+    def moves(self) -> dict[str, Moves]:
+        """What each link and the CPU did, by name, in order; of a run that recorded it."""
+        found = {}
+        for name, server in (("flash", places.FLASH), ("pcie", places.PCIE), ("cpu", places.CPU)):
+            numbers, seconds = (array[server, : self.served_count[server]] for array in self.served)
+            (key, visit, is_demand), (start_s, end_s) = numbers.T, seconds.T
+            found[name] = Moves(key, visit, is_demand > 0, start_s, end_s, form=np.zeros_like(key))
+        return found
+
+    @cached_property
     def stall_s(self) -> NDArray[np.float64]:
-        """Seconds that the GPU waited, by the engine's causes. [visits, causes]"""
-        all_causes = np.zeros((len(self.stall), CAUSES))
+        """Seconds that the GPU waited, by all causes. [visits, causes]"""
+        all_causes = np.zeros((len(self.stall), len(Cause)))
         all_causes[:, self.causes] = self.stall
         return all_causes
 
@@ -96,8 +112,17 @@ def not_covered(setup: Setup) -> list[Fault]:
     return faults
 
 
-def replay_timed(setup: Setup) -> Timed:
+def is_timed_replay_at_hand(setup: Setup) -> bool:
+    """Whether the machine code for a setup's policies is in the user's cache folder, or here already."""
+    host_policy = None if setup.host is None else setup.host.policy
+    return is_timeline_cached(setup.gpu.policy, host_policy, _on_miss(setup))
+
+
+def replay_timed(setup: Setup, *, record_transfers: bool = False) -> Timed:
     """Run a setup until its last step has ended.
+
+    Args:
+        record_transfers: for ``Timed.moves``; takes 40 bytes for each.
 
     Raises:
         ScenarioError: the setup needs the SimPy engine; says why.
@@ -116,7 +141,7 @@ def replay_timed(setup: Setup) -> Timed:
         pinned=setup.gpu.pinned,
     )
     caches, host = pack(policy, parts), _host(setup)
-    node, record = _node(setup, caches), _record(setup)
+    node, record = _node(setup, caches), _record(setup, record_transfers)
     host_policy = None if setup.host is None else setup.host.policy
     run_timeline(policy, host_policy, _on_miss(setup), caches, host, node, _work(setup), record)
     _check(setup, caches, host, node)
@@ -132,7 +157,9 @@ def replay_timed(setup: Setup) -> Timed:
         overshoot_bytes=int(node.numbers[places.OVERSHOOT]),
         resident_share=node.stayed / visits.num_visits,
         resident_bytes=record.resident_bytes,
-        prefetch={name: int(node.numbers[place]) for name, place in _PREFETCH.items()},
+        prefetch=PrefetchCounts(**{name: int(node.numbers[place]) for name, place in _PREFETCH.items()}),
+        served=(record.span_i, record.span_s),
+        served_count=node.numbers[places.DONE : places.DONE + places.GPU].tolist() if record_transfers else [0] * 3,
     )
 
 
@@ -228,25 +255,27 @@ def _node(setup: Setup, caches: Caches) -> Node:
     )
 
 
-def _causes(setup: Setup) -> list[int]:
-    """The engine's cause of each column of the kernel's stalls; only those that this setup can have."""
+def _causes(setup: Setup) -> list[Cause]:
+    """The cause of each column of the kernel's stalls; only those that this setup can have."""
     if setup.unified:
-        return [FLASH, FLASH_QUEUE, ROOM]
-    found = [PCIE, PCIE_QUEUE, ROOM]
+        return [Cause.FLASH, Cause.FLASH_QUEUE, Cause.ROOM]
+    found = [Cause.PCIE, Cause.PCIE_QUEUE, Cause.ROOM]
     if setup.host is not None or _on_miss(setup):
-        found += [FLASH, FLASH_QUEUE]
-    return found + ([CPU, CPU_QUEUE] if _on_miss(setup) else [])
+        found += [Cause.FLASH, Cause.FLASH_QUEUE]
+    return found + ([Cause.CPU, Cause.CPU_QUEUE] if _on_miss(setup) else [])
 
 
-def _record(setup: Setup) -> Record:
+def _record(setup: Setup, transfers: bool) -> Record:
     steps, visits = setup.visits.steps.num_steps, setup.visits.num_visits
+    # No server brings an expert more often than it is looked up or proposed. Pages that aren't written take no memory.
+    most = len(setup.visits.lookup_key) + len(setup.candidates.key) if transfers else 0
     return Record(
         step_start_s=np.zeros(steps),
         step_end_s=np.zeros(steps),
         visit_end_s=np.zeros(visits),
         resident_bytes=np.zeros(visits, dtype=np.int64),
-        span_i=np.zeros((places.GPU, 0, 3), dtype=np.int64),
-        span_s=np.zeros((places.GPU, 0, 2)),
+        span_i=np.zeros((places.GPU, most, 3), dtype=np.int64),
+        span_s=np.zeros((places.GPU, most, 2)),
     )
 
 

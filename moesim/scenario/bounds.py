@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from moesim.engine import Outcome
+from moesim.engine import Figures
 from moesim.optimal.caching.fewest import fewest
 from moesim.optimal.prefetch.prefix import prefix_bound_s
 from moesim.optimal.prefetch.problem import relaxed, relaxed_flash
@@ -13,7 +13,7 @@ from moesim.results.result import Bound
 from moesim.setup import Setup
 
 
-def bounds(setup: Setup, outcome: Outcome, gpu_s: float, output_tokens: int, duration_s: float) -> list[Bound]:
+def bounds(setup: Setup, outcome: Figures, gpu_s: float, output_tokens: int, duration_s: float) -> list[Bound]:
     """The bounds of a run; none where lookups were not computed on the GPU in full, which neither covers.
 
     Args:
@@ -38,7 +38,7 @@ def bounds(setup: Setup, outcome: Outcome, gpu_s: float, output_tokens: int, dur
     return found
 
 
-def _fewest_fetches(setup: Setup, outcome: Outcome) -> Bound:
+def _fewest_fetches(setup: Setup, outcome: Figures) -> Bound:
     """The fewest that any policy needs; with experts of mixed sizes, as if all were as small as the smallest."""
     problem = relaxed(setup)
     fetches = int(fewest(problem.requests, problem.slots, problem.model, warm=problem.warm).sum())
@@ -51,11 +51,11 @@ def _fewest_fetches(setup: Setup, outcome: Outcome) -> Bound:
         status="optimal" if is_reached else "bound only",
         value=float(fetches),
         unit="fetches",
-        ours=float(len(outcome.transfers["flash" if setup.unified else "pcie"])),
+        ours=float(len(outcome.moves["flash" if setup.unified else "pcie"])),
     )
 
 
-def _least_stall(setup: Setup, outcome: Outcome) -> Bound:
+def _least_stall(setup: Setup, outcome: Figures) -> Bound:
     """Fewest fetches is not least time: these are the seconds that links need beyond what the GPU computes."""
     problem, on_flash = relaxed(setup), relaxed_flash(setup)
     least_s = max(prefix_bound_s(each) for each in (problem, on_flash) if each is not None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from moesim.engine import Outcome, simulate
+from moesim.engine import Outcome, figures_of, simulate
 from moesim.results import Result
 from moesim.results.saved import SavedResult
 from moesim.scenario.build import Built, build
@@ -37,7 +37,7 @@ def run_scenario(file: ScenarioFile) -> Run:
 
 
 def result_of(file: ScenarioFile) -> SavedResult:
-    """Build and simulate a scenario of any kind; its result alone.
+    """Build and simulate a scenario of any kind; its result alone, so that the compiled replay may run it.
 
     Raises:
         ScenarioError: with every fault at once.
@@ -46,4 +46,5 @@ def result_of(file: ScenarioFile) -> SavedResult:
         return summarise_parallel(run_parallel(file))
     if file.scenario.serving is not None:
         return run_serving(build_serving(file))
-    return run_scenario(file).result
+    built = build(file)
+    return summarise(built, figures_of(built.setup))

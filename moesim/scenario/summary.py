@@ -10,10 +10,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.engine import Outcome
-from moesim.engine.links import Span
+from moesim.engine import Figures
 from moesim.engine.outcome import HIT, LATE, MISS
-from moesim.policies.api import CPU, LOW, SKIP, STREAM, SUBSTITUTE
+from moesim.policies.api import CHANGE_OUTPUT, CPU, LOW, SKIP, STREAM, SUBSTITUTE
+from moesim.replay.figures import Moves
 from moesim.results import metrics
 from moesim.results.result import (
     Bound,
@@ -41,7 +41,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 
-def summarise(built: Built, outcome: Outcome) -> Result:
+def summarise(built: Built, outcome: Figures) -> Result:
     """The Result of a run, without the what-ifs (``studies.bottleneck`` adds them)."""
     return _Summary(built, outcome).result()
 
@@ -49,7 +49,7 @@ def summarise(built: Built, outcome: Outcome) -> Result:
 class _Summary:
     """Masks of what is counted (everything after the warm-up), and one method for each part of the Result."""
 
-    def __init__(self, built: Built, outcome: Outcome):
+    def __init__(self, built: Built, outcome: Figures):
         self.built, self.outcome = built, outcome
         self.setup, self.visits = built.setup, built.setup.visits
         self.steps = self.visits.steps
@@ -178,11 +178,12 @@ class _Summary:
     # ---- Counts ----------------------------------------------------------------------------------------------------
 
     @property
-    def _to_gpu(self) -> list[Span]:
-        return self.outcome.transfers["flash" if self.setup.unified else "pcie"]
+    def _to_gpu(self) -> Moves:
+        return self.outcome.moves["flash" if self.setup.unified else "pcie"]
 
-    def _bytes(self, spans: list[Span], wanted: Bools) -> int:
-        return sum(self.setup.bytes_of(span.key, span.form) for span in spans if wanted[span.visit])
+    def _bytes(self, moves: Moves, wanted: Bools) -> int:
+        """Of the transfers for some visits. ``wanted``: [visits]"""
+        return int(self.setup.bytes_of(moves.key, moves.form)[wanted[moves.visit]].sum())
 
     def _counters(self) -> Counters:
         outcome, steps = self.outcome, self.steps
@@ -208,7 +209,7 @@ class _Summary:
             skipped_lookups=int((actions == SKIP).sum()),
             substituted_lookups=int((actions == SUBSTITUTE).sum()),
             fetched_bytes=self._bytes(self._to_gpu, self.counted_visits),
-            flash_bytes=self._bytes(outcome.transfers["flash"], self.counted_visits),
+            flash_bytes=self._bytes(outcome.moves["flash"], self.counted_visits),
             evictions=outcome.evictions,
             overshoot_bytes=outcome.overshoot_bytes,
             **prefetch,
@@ -216,7 +217,10 @@ class _Summary:
 
     def _output_changed(self) -> OutputChanged:
         wanted = self.counted_visits[self.lookup_visit]
-        weight, action = self.visits.gates.total[wanted], self.outcome.action[wanted]
+        action = self.outcome.action[wanted]
+        if self.setup.narrow is None and not np.isin(action, CHANGE_OUTPUT).any():
+            return OutputChanged(share=0.0, low_precision=0.0, skipped=0.0, substituted=0.0)
+        weight = self.visits.gates.total[wanted]
         whole = float(weight.sum())
         skipped, substituted = (float(weight[action == kind].sum()) / whole for kind in (SKIP, SUBSTITUTE))
         narrow = np.zeros(len(action), dtype=bool) if self.setup.narrow is None else self.setup.narrow[wanted]
@@ -234,9 +238,9 @@ class _Summary:
         wanted = self.counted_visits[self.lookup_visit]
         layer, label = layer_of_visit[self.lookup_visit][wanted], outcome.label[wanted]
         fetched = np.zeros(visits.num_layers, dtype=np.int64)
-        for span in self._to_gpu:
-            if self.counted_visits[span.visit]:
-                fetched[span.key // visits.num_experts] += self.setup.bytes_of(span.key, span.form)
+        moves = self._to_gpu
+        moved = np.where(self.counted_visits[moves.visit], self.setup.bytes_of(moves.key, moves.form), 0)
+        np.add.at(fetched, moves.key // visits.num_experts, moved)
         rows = []
         for number in range(visits.num_layers):
             here = (layer_of_visit == number) & self.counted_visits
@@ -272,20 +276,22 @@ class _Summary:
 
     def _links(self) -> list[LinkUse]:
         rows = []
-        for name, spans in self.outcome.transfers.items():
-            counted = [span for span in spans if self.counted_visits[span.visit]]
-            if not counted:
+        for name, moves in self.outcome.moves.items():
+            counted = self.counted_visits[moves.visit]
+            if not counted.any():
                 continue
-            demand = [span for span in counted if span.is_demand]
-            busy = sum(span.end_s - max(span.start_s, self.start_s) for span in counted)  # some start in the warm-up
-            demand_bytes, all_bytes = (self._bytes(part, self.counted_visits) for part in (demand, counted))
+            since_s = np.maximum(moves.start_s, self.start_s)  # some start in the warm-up
+            busy = float((moves.end_s - since_s)[counted].sum())
+            moved = self.setup.bytes_of(moves.key, moves.form)
+            demand = counted & moves.is_demand
+            demand_bytes, all_bytes = (int(moved[part].sum()) for part in (demand, counted))
             rows.append(
                 LinkUse(
                     name=name,
                     busy_s=busy,
                     busy_share=busy / self.duration_s,
-                    demand_transfers=len(demand),
-                    prefetch_transfers=len(counted) - len(demand),
+                    demand_transfers=int(demand.sum()),
+                    prefetch_transfers=int((counted & ~demand).sum()),
                     demand_bytes=demand_bytes,
                     prefetch_bytes=all_bytes - demand_bytes,
                 )

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.costs.evidence import Term, Waited, charge_term
-from moesim.engine import Outcome
-from moesim.engine.transfers import Cause
+from moesim.engine import Figures
 from moesim.policies.api import FETCH, LOW, STREAM, SUBSTITUTE
+from moesim.replay.figures import Cause
 from moesim.results import metrics
 from moesim.results.result import Bottleneck, ConstantRow, EvidenceRow, Kind, TimeShare
 from moesim.setup import Setup
@@ -42,7 +42,7 @@ LIMITS = {
 class TimeUse:
     """The seconds of a run, of the GPU's work by what bounds it and of its waits by their cause."""
 
-    def __init__(self, setup: Setup, outcome: Outcome):
+    def __init__(self, setup: Setup, outcome: Figures):
         self._setup, self._outcome = setup, outcome
         visits = setup.visits
         self._layers = visits.num_layers

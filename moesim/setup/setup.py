@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -107,6 +108,12 @@ class Setup:
         """Space for experts on the GPU, in all forms."""
         return self.gpu.capacity_bytes + sum(form.tier.capacity_bytes for form in self.forms.values())
 
-    def bytes_of(self, key: int, form: int) -> int:
-        """Of an expert in a form."""
-        return int((self.sizes if form == FULL else self.forms[form].sizes)[key])
+    @cached_property
+    def _sizes_by_form(self) -> Ints:
+        """[forms, keys]"""
+        forms = self.forms
+        return np.stack([forms[form].sizes if form in forms else self.sizes for form in (FULL, STREAMED, LOW)])
+
+    def bytes_of(self, key: Ints, form: Ints) -> Ints:
+        """Of experts in their forms. [n] from [n], [n]"""
+        return self._sizes_by_form[form, key]

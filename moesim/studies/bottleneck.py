@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from moesim.costs.roofline import OpTime
 from moesim.costs.transfer import host_copy
-from moesim.engine import simulate
+from moesim.engine import figures_of
 from moesim.hardware import load_link
 from moesim.policies import api
 from moesim.results import Result
@@ -69,7 +69,7 @@ def with_what_ifs(run: Run, progress: Callable[[str], None] = lambda _: None) ->
 
 def step_seconds(setup: Setup) -> NDArray[np.float64]:
     """How long each step of a setup takes. [steps]"""
-    outcome = simulate(setup)
+    outcome = figures_of(setup)
     return outcome.step_end_s - outcome.step_start_s
 
 

@@ -1,7 +1,11 @@
 """The SimPy engine and the compiled replay agree to the last bit, on random setups.
 
-``MOESIM_EQUALITY_SETUPS=2000 pytest tests/engine/test_equality.py`` runs so many of them; by default some hundred, for
-every change. A setup that fails is shrunk, and printed as an argument of ``built``.
+``MOESIM_EQUALITY_SETUPS=2000 pytest tests/engine/test_equality.py`` is the nightly run: so many with every policy, a
+third as many with each of three pairs of policies compiled. By default some hundred run, for every change. A setup that
+fails is shrunk, and printed as an argument of ``built``.
+
+Experts differ in size and in the time of their copies and reads, as where each has a precision of its own; proposals
+are those of a prefetch policy, or any at all, for any later visit.
 
 Compiling takes seconds for each combination of policies. So the kernels run interpreted (they are ordinary Python) with
 every policy, and compiled with a few.
@@ -11,6 +15,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import fields, replace
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -19,17 +24,22 @@ from builders import setup_of, trace_of
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
-from moesim.engine import simulate
+from moesim.engine import Outcome, figures_of, quickest, simulate
 from moesim.errors import ScenarioError
 from moesim.policies import api
+from moesim.policies.api import Candidates
 from moesim.replay import compile as compiler
+from moesim.replay.figures import Moves
 from moesim.replay.kernels import policy as stand_ins
 from moesim.replay.source import module_source
 from moesim.replay.timed import Timed, replay_timed
+from moesim.scenario import load_scenario
+from moesim.scenario.run import result_of
 
+QUICKSTART = Path(__file__).parents[2] / "scenarios/quickstart.yaml"
 SETUPS = int(os.environ.get("MOESIM_EQUALITY_SETUPS", "150"))
-COMPARED = [field.name for field in fields(Timed) if field.name not in ("stall", "causes")]
-COMPARED += ["stall_s", "visit_start_s"]
+COMPARED = [field.name for field in fields(Timed) if field.name not in ("stall", "causes", "served", "served_count")]
+COMPARED += ["stall_s", "visit_start_s", "action"]
 IMPORT, PLAIN = "from numba import njit\n", "def njit(**_):\n    return lambda function: function\n"
 POLICIES = [name for name in api.names("caching") if name != "scheduled"]
 HOSTS = ["lru", "static", "lfu", "s3fifo"]
@@ -59,6 +69,7 @@ def setups(draw, caching=POLICIES, tiers=(*ONE_LINK, *CPU_ONLY, *WITH_HOST), hos
     layers, experts = draw(st.integers(1, 4)), draw(st.integers(2, 6))
     top_k = draw(st.integers(1, min(3, experts)))
     choice = st.permutations(range(experts)).map(lambda order: order[:top_k])
+    keys = layers * experts
     rows = draw(st.lists(st.lists(choice, min_size=layers, max_size=layers), min_size=1, max_size=14))
     guesses = draw(st.lists(choice, min_size=len(rows), max_size=len(rows)))
     per_layer = draw(st.booleans())
@@ -77,6 +88,9 @@ def setups(draw, caching=POLICIES, tiers=(*ONE_LINK, *CPU_ONLY, *WITH_HOST), hos
         "rule": draw(st.sampled_from(["reserve", "evict_after"])),
         "link": draw(st.sampled_from(["fifo", "demand-first"])),
         "workload": {"batch": draw(st.integers(1, 3))},
+        "parts": draw(st.lists(st.sampled_from([1, 2, 4]), min_size=keys, max_size=keys)),
+        "pinned": draw(st.sets(st.integers(0, keys - 1), max_size=1)) if not per_layer else set(),
+        "proposals": draw(st.lists(st.tuples(st.integers(0, 20), st.integers(1, 5), st.integers(0, keys - 1)))),
         **{name: draw(SECONDS) for name in TIMED},
     }
 
@@ -85,14 +99,32 @@ def built(arguments):
     """A setup from the arguments that ``setups`` draws."""
     rest = dict(arguments)
     rows, experts = np.array(rest.pop("rows")), rest.pop("experts")
-    guesses = np.array(rest.pop("guesses"))
+    guesses, parts = np.array(rest.pop("guesses")), np.array(rest.pop("parts"))
+    pinned, proposals = tuple(rest.pop("pinned")), rest.pop("proposals")
     look = np.repeat(guesses[:, None, :], rows.shape[1], axis=1)
     layer = np.arange(rows.shape[1])[:, None]
     lookahead = {distance: np.where(layer + distance < rows.shape[1], look, -1) for distance in (1, 2)}
     trace = trace_of(
         rows, num_experts=experts, prompt=rest.pop("prompt"), requests=rest.pop("requests"), lookahead=lookahead
     )
-    return setup_of(trace, training_uses=np.arange(rows.shape[1] * experts), **rest)
+    setup = setup_of(trace, training_uses=np.arange(rows.shape[1] * experts), **rest)
+    times = replace(setup.times, copy_s=setup.times.copy_s / parts, read_s=setup.times.read_s / parts)
+    return replace(
+        setup,
+        sizes=setup.sizes // parts,
+        times=times,
+        gpu=replace(setup.gpu, pinned=pinned),
+        candidates=any_candidates(proposals, setup.visits.num_visits) if proposals else setup.candidates,
+    )
+
+
+def any_candidates(proposals, num_visits):
+    """Candidates from (visit, how far ahead, key); those that lie past the end are left out."""
+    kept = sorted((visit, place, ahead, key) for place, (visit, ahead, key) in enumerate(proposals))
+    kept = [(visit, visit + ahead, key) for visit, _, ahead, key in kept if visit + ahead < num_visits]
+    start = np.searchsorted([visit for visit, _, _ in kept], np.arange(num_visits + 1))
+    target, key = ([row[column] for row in kept] for column in (1, 2))
+    return Candidates(start.astype(np.int64), np.array(key, dtype=np.int64), np.array(target, dtype=np.int64))
 
 
 @pytest.fixture(scope="module")
@@ -137,15 +169,17 @@ def test_engine_and_compiled_replay_agree_with_a_drive(arguments):
 def check(arguments):
     note(f"built({arguments!r})")
     setup = built(arguments)
-    expected, found = simulate(setup), replay_timed(setup)
+    expected, found = simulate(setup), replay_timed(setup, record_transfers=True)
     assert not [name for name in COMPARED if not same(expected, found, name)]
+    for name, moves in expected.moves.items():
+        assert not [field.name for field in fields(Moves) if not same(moves, found.moves[name], field.name)]
 
 
 def same(expected, found, name):
     """Whether a field is equal, floats to the last bit."""
     left, right = getattr(expected, name), getattr(found, name)
     if name == "prefetch":
-        return vars(left) == right
+        return left == right
     return np.array_equal(left, right)
 
 
@@ -156,3 +190,21 @@ def test_what_the_replay_does_not_cover_is_named():
         replay_timed(replace(setup, on_miss=elsewhere))
     assert "'elsewhere'" in str(error.value)
     assert "SimPy engine" in str(error.value)
+
+
+@pytest.mark.parametrize("settings", [[], ["policies.caching=lfu", "policies.prefetch=next-gate"]])
+def test_a_result_is_the_same_from_either_engine(settings, interpreted, monkeypatch):
+    file = load_scenario(QUICKSTART, ["workload.requests=2", *settings])
+    expected = result_of(file).to_json()
+    monkeypatch.setattr(quickest, "LOAD_FROM", 0)
+    monkeypatch.setattr(quickest, "COMPILE_FROM", 0)
+    monkeypatch.delattr(quickest, "simulate")
+    assert result_of(file).to_json() == expected
+
+
+def test_a_setup_that_the_replay_does_not_cover_is_simulated(monkeypatch):
+    monkeypatch.setattr(quickest, "LOAD_FROM", 0)
+    monkeypatch.setattr(quickest, "COMPILE_FROM", 0)
+    trace = trace_of([[[0]], [[1]]], num_experts=2, weights=[[[1.0]], [[1.0]]])
+    assert isinstance(figures_of(setup_of(trace, slots=1, on_miss=("drop-cold", {}))), Outcome)
+    assert isinstance(figures_of(setup_of(trace, slots=1)), Timed)

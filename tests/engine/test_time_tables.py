@@ -4,7 +4,7 @@ from builders import MIB, setup_of, trace_of
 
 from moesim.engine import simulate
 from moesim.engine.outcome import HIT, LATE, MISS
-from moesim.engine.transfers import Cause
+from moesim.replay.figures import Cause
 
 
 def compute_log(outcome):

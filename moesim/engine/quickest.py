@@ -1,0 +1,27 @@
+"""A setup's figures by whichever engine has them first: they are the same to the last bit."""
+
+from __future__ import annotations
+
+from moesim.engine.offload import simulate
+from moesim.engine.outcome import Outcome
+from moesim.replay.timed import Timed, is_timed_replay_at_hand, not_covered, replay_timed
+from moesim.setup import Setup
+
+#: What a run leaves behind, from either engine.
+Figures = Outcome | Timed
+
+#: SimPy takes some 20 to 60 us for a lookup. Loading compiled kernels takes about as long as so many lookups, and
+#: compiling them, once for each pair of policies, as long as so many.
+LOAD_FROM, COMPILE_FROM = 50_000, 400_000
+
+
+def figures_of(setup: Setup) -> Figures:
+    """Run a setup until its last step has ended, on the compiled replay where that covers it and is worth loading."""
+    return replay_timed(setup, record_transfers=True) if _is_worth_it(setup) else simulate(setup)
+
+
+def _is_worth_it(setup: Setup) -> bool:
+    lookups = len(setup.visits.lookup_key)
+    if lookups < LOAD_FROM or not_covered(setup):
+        return False
+    return lookups >= COMPILE_FROM or is_timed_replay_at_hand(setup)
