@@ -17,7 +17,7 @@ from moesim.units import parse
 if TYPE_CHECKING:
     from moesim.results.optimum import Finding, OptimumResult, Problem
 
-PROBLEMS: tuple[Problem, ...] = ("caching", "prefetch")
+PROBLEMS: tuple[Problem, ...] = ("caching", "prefetch", "placement", "tiers", "hybrid")
 
 
 def optimum(
@@ -27,6 +27,12 @@ def optimum(
         typer.Option("--problem", metavar="PROBLEM", help=f"One of {', '.join(PROBLEMS)}; repeatable."),
     ] = None,
     time_limit: Annotated[str, typer.Option("--time-limit", help="For each problem's solver.")] = "60 s",
+    quality: Annotated[
+        str, typer.Option(help="For tiers: the uniform precision whose error may not be exceeded.")
+    ] = "int4",
+    errors: Annotated[
+        Path | None, typer.Option(help="For tiers: CSV with layer, expert, bf16, int8, int4, int3, int2 (errors).")
+    ] = None,
     set_: SetOption = None,
     seed: SeedOption = None,
     out_dir: Annotated[
@@ -37,20 +43,21 @@ def optimum(
 ) -> None:
     """The best possible for a scenario, what is proven about it, and how far the scenario's own policies are from it.
 
-    Default problems: caching (fewest fetches) and prefetch (least stall). Solutions are saved as schedules that
-    `moesim run` replays.
+    Default problems: caching (fewest fetches) and prefetch (least stall) on one node, placement on a cluster. Solutions
+    are saved as files that `moesim run` replays.
     """
     from moesim.scenario import load_scenario
+    from moesim.studies.optimum.found import Wanted
     from moesim.studies.optimum.study import optimum as solve
 
     started = time.perf_counter()
-    limit_s = _seconds(time_limit)
-    chosen = [_problem(name) for name in problem] if problem else list(PROBLEMS[:2])
+    wanted = Wanted(_seconds(time_limit), quality, errors)
+    chosen = [_problem(name) for name in problem or ()]
     file = load_scenario(scenario, settings_of(set_, seed), code="run" if allow_code else "refuse")
     with output_folder(out_dir or DEFAULT_OUT / scenario.stem) as folder:
         with progress("simulating") as bar:
             tell = lambda name: bar.update(bar.task_ids[0], description=f"solving: {name}")  # noqa: E731
-            found = solve(file, chosen, time_limit_s=limit_s, progress=tell)
+            found = solve(file, chosen, wanted, progress=tell)
         written = found.save(folder)
     if as_json:
         sys.stdout.write(found.result.to_json())

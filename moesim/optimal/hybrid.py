@@ -77,15 +77,20 @@ def makespan_s(layer: Layer, on_cpu: Bools, order: NDArray[np.int64] | None = No
     return max(float(layer.cpu_s[on_cpu].sum()), float(gpu_s))
 
 
-def least_makespan(layer: Layer, *, time_limit_s: float | None = None) -> Division:
-    """The best division of a layer."""
+def least_makespan(layer: Layer, *, time_limit_s: float | None = None, gap: float = 0.0) -> Division:
+    """The best division of a layer.
+
+    Args:
+        time_limit_s: for the integer program; 0: none is solved.
+        gap: that it may leave, as a share.
+    """
     clock = Stopwatch(time_limit_s)
     if _is_counted(layer):
         on_cpu, by = _counted(layer), "counting"
     elif len(layer.cpu_s) <= MOST_TRIED:
         on_cpu, by = _tried(layer), "all subsets"
     else:
-        return _solved(layer, clock)
+        return _solved(layer, clock, gap)
     value = makespan_s(layer, on_cpu)
     return Division(clock.stamp(answer("makespan", "s", value=value, bound=value, solver=by)), on_cpu)
 
@@ -128,12 +133,41 @@ def _tried(layer: Layer) -> Bools:
     return on_cpu
 
 
-def _solved(layer: Layer, clock: Stopwatch) -> Division:
+def simple_bound_s(layer: Layer) -> float:
+    """No division is below: the longest expert where it is quickest, and the work if experts could be cut.
+
+    Cut between CPU and GPU, and between CPU and link: those go to the CPU that it computes quickest for what they take
+    of the other.
+    """
+    longest = float(np.minimum(layer.cpu_s, np.maximum(layer.move_s, 0.0) + layer.gpu_s).max(initial=0.0))
+    cut = (_cut_s(layer.cpu_s, layer.gpu_s, layer.gpu_first_s), _cut_s(layer.cpu_s, layer.move_s, 0.0))
+    return max(longest, layer.gpu_first_s, *cut)
+
+
+def _cut_s(cpu_s: Floats, other_s: Floats, first_s: float) -> float:
+    """The least of the later of two machines when work may be cut at will."""
+    order = np.argsort(cpu_s / np.maximum(other_s, 1e-300))
+    cpu_s, other_s = cpu_s[order], other_s[order]
+    done_cpu = np.concatenate([[0.0], np.cumsum(cpu_s)])
+    left = first_s + np.concatenate([np.cumsum(other_s[::-1])[::-1], [0.0]])
+    place = int(np.searchsorted(done_cpu - left, 0.0))  # with so many experts the CPU is the later one
+    if place == 0:
+        return float(left[0])
+    if place == len(done_cpu):
+        return float(left[-1])
+    share = (left[place - 1] - done_cpu[place - 1]) / (cpu_s[place - 1] + other_s[place - 1])
+    return float(done_cpu[place - 1] + share * cpu_s[place - 1])
+
+
+def _solved(layer: Layer, clock: Stopwatch, gap: float) -> Division:
     """The integer program, in units of the best rule's time."""
     candidates = [rule(layer)[0] for rule in RULES.values()]
     candidates += [np.ones(len(layer.cpu_s), np.bool_), np.zeros(len(layer.cpu_s), np.bool_)]
     best = min(candidates, key=lambda on_cpu: makespan_s(layer, on_cpu))
-    unit = makespan_s(layer, best) or 1.0
+    unit, bound = makespan_s(layer, best) or 1.0, simple_bound_s(layer)
+    by = "rules; bound: cut experts"
+    if clock.left_s == 0 or bound >= unit * (1 - gap):
+        return Division(clock.stamp(answer("makespan", "s", value=unit, bound=bound, solver=by)), best)
     program, order = Program("makespan", "s"), layer.johnson.tolist()
     (end,) = program.variables([1.0])
     on_gpu = program.variables(np.zeros(len(order)), high=1.0, integer=True)
@@ -144,11 +178,11 @@ def _solved(layer: Layer, clock: Stopwatch) -> Division:
     for place in range(len(order)):
         spent = [move[e] * (number <= place) + gpu[e] * (number >= place) for number, e in enumerate(order)]
         program.row([(end, 1.0), *((on_gpu[e], -by) for e, by in zip(order, spent, strict=True))], ">=", 0.0)
-    solved = program.solve(time_limit_s=clock.left_s)
+    solved = program.solve(time_limit_s=clock.left_s, gap=gap)
     if solved.values is not None:
         chosen = solved.values[on_gpu.start : on_gpu.stop] < 0.5
         best = min(best, chosen, key=lambda on_cpu: makespan_s(layer, on_cpu))
-    bound = None if solved.answer.bound is None else solved.answer.bound * unit
+    bound = bound if solved.answer.bound is None else max(bound, solved.answer.bound * unit)
     found = answer("makespan", "s", value=makespan_s(layer, best), bound=bound, solver="HiGHS")
     return Division(clock.stamp(found), best)
 

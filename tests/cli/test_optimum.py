@@ -82,3 +82,64 @@ def test_a_schedule_that_does_not_belong_is_refused(moesim):
     lone = ("--set", "policies.schedule=best/fewest-fetches.npz")
     assert "replays no schedule" in moesim.refused("run", "scenario.yaml", *lone)
     assert "no such file" in moesim.refused("run", "scenario.yaml", *replay[:2], "--set", "policies.schedule=x.npz")
+
+
+def test_tiers_write_a_plan_of_precisions_that_a_run_replays(moesim):
+    finding = found(moesim, "--problem", "tiers", "--time-limit", "5 s")["tiers"]
+    assert finding["bound"] <= finding["value"] <= finding["ours"] * (1 + 1e-9)
+    assert finding["status"] in ("optimal", "feasible with gap")
+    table = (moesim.folder / "best" / "bit-widths.csv").read_text().splitlines()
+    assert table[0] == "layer,expert,precision"
+    assert len(table) == 1 + 32 * 8
+    plan = ("--set", "policies.precision={name: plan, file: best/bit-widths.csv}")
+    code, _, err = moesim("run", "scenario.yaml", *BRIEF, *plan)
+    assert code == 0, err
+    assert "unknown precision" in moesim.refused("optimum", "scenario.yaml", "--problem", "tiers", "--quality", "int5")
+
+
+def test_a_table_of_errors_is_read(moesim):
+    rows = [f"{layer},{expert},0,0,{expert + 1},{2 * expert + 2},9" for layer in range(32) for expert in range(8)]
+    moesim.write("errors.csv", "layer,expert,bf16,int8,int4,int3,int2\n" + "\n".join(rows))
+    finding = found(moesim, "--problem", "tiers", "--errors", "errors.csv", "--time-limit", "1 s")["tiers"]
+    assert finding["figures"]["error proxy"] == "errors.csv"
+    moesim.write("short.csv", "layer,expert,bf16,int8,int4,int3,int2\n0,0,0,0,1,2,9")
+    assert "256" in moesim.refused("optimum", "scenario.yaml", "--problem", "tiers", "--errors", "short.csv")
+
+
+def test_hybrid_stands_beside_the_published_rules(moesim):
+    finding = found(moesim, "--problem", "hybrid", "--set", "policies.on_miss=fiddler")["hybrid"]
+    assert finding["bound"] <= finding["value"]
+    rules = [value for name, value in finding["figures"].items() if name.endswith("(s)")]
+    assert len(rules) == 3
+    assert min(rules) >= finding["value"] * (1 - 1e-9)
+
+
+PARALLEL = """\
+model: mixtral-8x7b
+trace: {file: trace.npz, stand_in: true}
+hardware: {cluster: hgx-h100-x1}
+policies: {placement: contiguous}
+workload: {train_fraction: 0.3}
+parallel: {gpus: 4, batch: {tokens_per_gpu: 4, steps: 2, context: 64}, study: false}
+"""
+
+
+def test_placements_are_written_and_replayed(moesim):
+    moesim.write("scenario.yaml", PARALLEL)
+    code, out, err = moesim("optimum", "scenario.yaml", "--json", "--out", "best", "--time-limit", "6 s")
+    assert code == 0, err
+    findings = json.loads(out)["findings"]
+    names = {finding["saved_as"] for finding in findings}
+    assert names == {"placement-balance.json", "placement-crossings.json", "placement-reach.json"}
+    for finding in findings:
+        assert finding["bound"] <= finding["value"] <= finding["ours"]
+        replay = ("--set", f"policies.placement={{name: fixed, file: best/{finding['saved_as']}}}")
+        code, _, err = moesim("run", "scenario.yaml", "--no-report", "--no-study", *replay)
+        assert code == 0, err
+    assert "does not apply" in moesim.refused("optimum", "scenario.yaml", "--problem", "caching")
+    copies = ("--set", "parallel.redundant_experts=4")
+    code, out, err = moesim("optimum", "scenario.yaml", "--json", "--out", "best", *copies)
+    assert code == 0, err
+    (finding,) = json.loads(out)["findings"]
+    assert "copies" in finding["question"]
+    assert finding["figures"]["with the best split of tokens over these copies"] <= finding["value"] + 1e-6

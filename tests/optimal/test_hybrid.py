@@ -43,6 +43,7 @@ def test_counting_subsets_and_program_find_the_least(seed, monkeypatch):
     rng = np.random.default_rng(seed)
     layer = layer_of(rng, int(rng.integers(1, 6)), alike=seed % 2 == 0)
     best = by_trying_all(layer)
+    assert hybrid.simple_bound_s(layer) <= best + 1e-9
     found = least_makespan(layer)
     assert found.answer.status == "optimal"
     assert found.answer.value == pytest.approx(best)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from moesim.errors import MoesimError
-from moesim.optimal.placement.affinity import crossings, fewest_crossings, swept
+from moesim.optimal.placement.affinity import crossings, fewest_crossings, pair_bound, swept
 from moesim.optimal.placement.balance import balance_bound, balanced, fullest, swapped
 from moesim.optimal.placement.reach import Tokens, least_reach, reach_bound, reached, tokens_of, two_levels
 from moesim.optimal.placement.replicas import replica_bound, replicated
@@ -142,12 +142,26 @@ def test_crossings_of_small_models_are_proven(seed):
     moved = [profile.transitions(layer) for layer in range(2)]
     choices = [np.array(rank) for rank in even_assignments(4, 2)]
     best = min(crossings(moved, np.array([a, b, c])) for a in choices for b in choices for c in choices)
+    assert sum(pair_bound(matrix, 2) for matrix in moved) <= best
     found = fewest_crossings(profile)
     assert found.answer.status == "optimal"
     assert found.answer.value == best
     assert crossings(moved, found.rank) == best
     assert best <= crossings(moved, swept(moved, np.tile(np.arange(4) // 2, (3, 1)), 2))
     assert found.by_rule["best"] <= min(found.by_rule.values())
+
+
+@pytest.mark.parametrize("seed", range(max(INSTANCES // 2, 5)))
+def test_one_expert_on_each_rank_is_exact(seed):
+    rng = np.random.default_rng(seed)
+    sample = rng.integers(0, 3, (40, 3, 1))
+    profile = profile_of(np.ones((3, 3)), ranks=3, slots=1, sample=sample)
+    moved = [profile.transitions(layer) for layer in range(2)]
+    orders = [np.array(order) for order in permutations(range(3))]
+    best = min(crossings(moved, np.array([a, b, c])) for a in orders for b in orders for c in orders)
+    found = fewest_crossings(profile, time_limit_s=0)
+    assert (found.answer.status, found.answer.value) == ("optimal", best)
+    assert pair_bound(moved[0], 1) + pair_bound(moved[1], 1) == best
 
 
 @pytest.mark.parametrize("seed", range(max(INSTANCES // 2, 5)))

@@ -7,7 +7,9 @@ With M_l[e, f] tokens that use e in layer l and f in the next, and equally many 
 
 From above: the published ways (each layer a transportation problem given its neighbours, as ExFlow's program one layer
 at a time; clusters, then clusters to ranks, as MoETuner's two stages), then sweeps until nothing changes. From below:
-the integer program; its linear bound is 0, so it proves small cases only.
+each pair of neighbouring layers alone (an expert can stay with as many as its rank holds), and the integer program,
+whose linear bound is 0, so that it proves small cases only. With one expert on each rank only what lies together
+counts, so each pair of layers is an assignment of its own: exact.
 """
 
 from __future__ import annotations
@@ -52,9 +54,13 @@ def fewest_crossings(profile: PlacementProfile, *, time_limit_s: float | None = 
     even = {name: swept(moved, rank, profile.ranks) for name, rank in ranks.items() if _is_even(rank, profile.ranks)}
     best_name = min(even, key=lambda name: crossings(moved, even[name]))
     best = even[best_name]
-    value, bound, solver = crossings(moved, best), 0.0, f"{best_name} + sweeps"
+    room = profile.num_experts // profile.ranks
+    bound, solver = sum(pair_bound(matrix, room) for matrix in moved), f"{best_name} + sweeps; bound: pairs of layers"
+    if room == 1:
+        best, solver = chained(moved), "an assignment for each pair of layers"
+    value = crossings(moved, best)
     pairs = sum(int((matrix > 0).sum()) for matrix in moved) * profile.ranks
-    if pairs <= MAX_PAIRS and value > 0 and clock.left_s != 0:
+    if pairs <= MAX_PAIRS and value > bound and clock.left_s != 0:
         solved, rank = _program(moved, profile.ranks, clock.left_s)
         bound = max(bound, solved.bound or 0.0)
         if rank is not None and crossings(moved, rank) <= value:
@@ -91,6 +97,29 @@ def swept(moved: list[Floats], rank: Ints, ranks: int, most: int = 20) -> Ints:
             break
         before = after
     return rank
+
+
+def chained(moved: list[Floats]) -> Ints:
+    """One expert on each rank: each layer put beside the one before by the best assignment. [layers, experts]"""
+    from scipy.optimize import linear_sum_assignment
+
+    rank = [np.arange(len(moved[0]))]
+    for matrix in moved:
+        first, second = linear_sum_assignment(matrix, maximize=True)
+        after = np.empty_like(rank[-1])
+        after[second] = rank[-1][first]
+        rank.append(after)
+    return np.array(rank)
+
+
+def pair_bound(matrix: Floats, room: int) -> float:
+    """At least so many tokens cross between two layers with ``room`` experts on each rank."""
+    from scipy.optimize import linear_sum_assignment
+
+    if room == 1:
+        return float(matrix.sum() - matrix[linear_sum_assignment(matrix, maximize=True)].sum())
+    stay = (np.sort(each, axis=1)[:, -room:].sum() for each in (matrix, matrix.T))
+    return float(matrix.sum() - min(stay))
 
 
 def _by_policy(name: str, profile: PlacementProfile) -> Ints | None:

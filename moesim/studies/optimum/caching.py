@@ -18,10 +18,9 @@ from moesim.optimal.caching.split import best_split
 from moesim.optimal.prefetch.problem import link_seconds, model_of, visit_seconds
 from moesim.optimal.prefetch.schedules import as_kept, fewest_bytes
 from moesim.policies.api import CPU, FETCH, STREAM
-from moesim.scenario.run import Run
 from moesim.setup import Setup
 from moesim.setup.schedule import with_schedule
-from moesim.studies.optimum.found import Found, finding
+from moesim.studies.optimum.found import Found, Subject, finding, scheduled
 
 RULES = {
     "together": "reserve: a visit's experts stand on the GPU together; whatever is fetched early or late",
@@ -30,9 +29,10 @@ RULES = {
 }
 
 
-def solve(run: Run, trace_sha256: str, time_limit_s: float) -> Iterator[Found]:
+def solve(subject: Subject) -> Iterator[Found]:
     """Fewest fetches; by layer where the scenario splits its cache; with the CPU where misses may run there."""
-    setup, outcome = run.built.setup, run.outcome
+    setup, outcome = subject.run.built.setup, subject.run.outcome
+    trace_sha256, time_limit_s = subject.trace_sha256, subject.wanted.time_limit_s
     if not np.isin(outcome.action, (FETCH, STREAM, CPU)).all():
         told = f"{setup.on_miss.name!r} changes what is computed, and the optimum is for the model as it is"
         raise MoesimError.of("policies.on_miss", told, "--set policies.on_miss=fetch")
@@ -82,7 +82,7 @@ def _fewest(setup: Setup, outcome: Outcome, trace_sha256: str) -> Found:
         ours_name=setup.gpu.policy.name,
         figures=figures,
     )
-    return Found(told, schedule)
+    return Found(told, scheduled("fewest-fetches.npz", schedule))
 
 
 def _fewest_bytes(setup: Setup, outcome: Outcome, trace_sha256: str, time_limit_s: float) -> Found:
@@ -109,7 +109,7 @@ def _fewest_bytes(setup: Setup, outcome: Outcome, trace_sha256: str, time_limit_
         ours_name=setup.gpu.policy.name,
         figures=figures,
     )
-    return Found(told, schedule)
+    return Found(told, scheduled("fewest-fetches.npz", schedule))
 
 
 def _bytes_to_gpu(setup: Setup, outcome: Outcome) -> int:

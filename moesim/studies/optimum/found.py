@@ -1,20 +1,65 @@
-"""What a problem's module hands back."""
+"""What a problem's module is given, and what it hands back."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 from moesim.optimal.answer import Answer
 from moesim.results.optimum import Finding, Problem
+from moesim.scenario.load import ScenarioFile
+from moesim.scenario.run import Run, run_scenario
 from moesim.setup import Schedule
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """What the user asks beside the scenario.
+
+    Attributes:
+        time_limit_s: wall clock for each problem's solver.
+        quality: the uniform precision whose error tiers may not exceed.
+        errors: a table of each expert's error in each precision; None: a rule of thumb.
+    """
+
+    time_limit_s: float = 60.0
+    quality: str = "int4"
+    errors: Path | None = None
+
+
+class Subject:
+    """A scenario, run once, when a problem needs it."""
+
+    def __init__(self, file: ScenarioFile, wanted: Wanted):
+        self.file, self.wanted = file, wanted
+
+    @cached_property
+    def run(self) -> Run:
+        """The scenario's own run on one offloading node."""
+        return run_scenario(self.file)
+
+    @property
+    def trace_sha256(self) -> str:
+        """Of the trace's file."""
+        return self.run.built.parts.source.sha256
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What replays a finding: a schedule or a text, the name of its file, and the settings (FILE stands for it)."""
+
+    name: str
+    content: Schedule | str
+    settings: str
+
+
+@dataclass(frozen=True)
 class Found:
-    """A finding, and the file that holds its solution: a schedule, or text; None where there is none to replay."""
+    """A finding, and its solution where something replays it."""
 
     finding: Finding
-    file: Schedule | str | None = None
+    solution: Solution | None = None
 
 
 def finding(
@@ -43,3 +88,8 @@ def finding(
         ours_name=ours_name,
         figures=figures or {},
     )
+
+
+def scheduled(name: str, schedule: Schedule) -> Solution:
+    """A schedule as both engines replay it."""
+    return Solution(name, schedule, "policies: {caching: scheduled, prefetch: none, schedule: FILE}")

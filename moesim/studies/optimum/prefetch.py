@@ -16,23 +16,23 @@ from moesim.optimal.prefetch.prefix import prefix_bound_s
 from moesim.optimal.prefetch.problem import TimedRequests, link_seconds, planned, relaxed, relaxed_flash
 from moesim.optimal.prefetch.schedules import fewest_bytes, least_stall
 from moesim.policies.api import FETCH, STREAM
-from moesim.scenario.run import Run
 from moesim.setup import Schedule, Setup
 from moesim.setup.schedule import with_schedule
 from moesim.studies.optimum.caching import stall_s, to_gpu
-from moesim.studies.optimum.found import Found, finding
+from moesim.studies.optimum.found import Found, Subject, finding, scheduled
 
 RULE = "one transfer at a time on each link; space is taken when a transfer starts; the future is known"
 
 
-def solve(run: Run, trace_sha256: str, time_limit_s: float) -> Iterator[Found]:
+def solve(subject: Subject) -> Iterator[Found]:
     """The bracket on the stall of the whole run, warm-up included."""
+    run = subject.run
     setup, outcome = run.built.setup, run.outcome
     if not np.isin(outcome.action, (FETCH, STREAM)).all():
         message = f"{setup.on_miss.name!r} does not compute every miss on the GPU in full, and the bound is for that"
         raise MoesimError.of("policies.on_miss", message, "--set policies.on_miss=fetch, or --problem hybrid")
-    clock = Stopwatch(time_limit_s)
-    schedule, replayed = _best_replay(setup, trace_sha256)
+    clock = Stopwatch(subject.wanted.time_limit_s)
+    schedule, replayed = _best_replay(setup, subject.trace_sha256)
     bound_s, proof = _bound(setup, float(replayed.step_end_s[-1]), clock)
     busy_s = relaxed(setup).busy_s
     if outcome.step_end_s[-1] < replayed.step_end_s[-1]:  # the scenario's own policy is the best solution known
@@ -56,7 +56,7 @@ def solve(run: Run, trace_sha256: str, time_limit_s: float) -> Iterator[Found]:
         ours_name=f"{setup.gpu.policy.name} + {run.built.parts.policies['prefetch'].name}",
         figures=figures,
     )
-    yield Found(told, schedule)
+    yield Found(told, None if schedule is None else scheduled("least-stall.npz", schedule))
 
 
 def _best_replay(setup: Setup, trace_sha256: str) -> tuple[Schedule | None, Outcome]:

@@ -2,82 +2,96 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from moesim.results.optimum import OptimumResult, Problem
+from moesim.errors import MoesimError
+from moesim.results.optimum import Finding, OptimumResult, Problem
 from moesim.results.result import write_text
 from moesim.scenario.load import ScenarioFile
-from moesim.scenario.run import Run, run_scenario
 from moesim.setup import Schedule, save_schedule
-from moesim.studies.optimum import caching, prefetch
-from moesim.studies.optimum.found import Found
+from moesim.studies.optimum import caching, hybrid, placement, prefetch, tiers
+from moesim.studies.optimum.found import Found, Solution, Subject, Wanted
 from moesim.version import __version__
 
-#: How the file of a solution is called, and what replays it.
-_SCHEDULES = {
-    "caching": ("fewest-fetches.npz", "policies: {caching: scheduled, prefetch: none, schedule: FILE}"),
-    "prefetch": ("least-stall.npz", "policies: {caching: scheduled, prefetch: none, schedule: FILE}"),
-}
-_SOLVERS: dict[Problem, Callable[[Run, str, float], Iterator[Found]]] = {
+SOLVERS: dict[Problem, Callable[[Subject], Iterator[Found]]] = {
     "caching": caching.solve,
     "prefetch": prefetch.solve,
+    "placement": placement.solve,
+    "tiers": tiers.solve,
+    "hybrid": hybrid.solve,
 }
+_ON_A_NODE: tuple[Problem, ...] = ("caching", "prefetch")
+_ON_A_CLUSTER: tuple[Problem, ...] = ("placement",)
 
 
 @dataclass(frozen=True)
 class Optimum:
-    """What was found, and the files of its solutions by name."""
+    """What was found, and the solutions that something replays."""
 
     result: OptimumResult
-    files: dict[str, Schedule | str]
+    solutions: list[Solution]
 
     def save(self, folder: Path) -> list[Path]:
         """Write the result and every solution; returns the paths."""
         write_text(folder / "optimum.json", self.result.to_json())
-        for name, file in self.files.items():
-            if isinstance(file, Schedule):
-                save_schedule(file, folder / name)
+        for solution in self.solutions:
+            if isinstance(solution.content, Schedule):
+                save_schedule(solution.content, folder / solution.name)
             else:
-                write_text(folder / name, file)
-        return [folder / name for name in ("optimum.json", *self.files)]
+                write_text(folder / solution.name, solution.content)
+        return [folder / "optimum.json", *(folder / solution.name for solution in self.solutions)]
 
 
 def optimum(
     file: ScenarioFile,
-    problems: Sequence[Problem] = ("caching", "prefetch"),
+    problems: Sequence[Problem] = (),
+    wanted: Wanted | None = None,
     *,
-    time_limit_s: float = 60.0,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Optimum:
     """Run a scenario and solve problems for it.
 
     Args:
-        time_limit_s: wall clock for each problem's solver; the best answer by then is reported with its gap.
+        problems: default: caching and prefetch on one node, placement on a cluster.
 
     Raises:
         MoesimError: the scenario is wrong, or a problem does not apply to it; says why.
     """
-    run = run_scenario(file)
-    trace_sha256 = run.built.parts.source.sha256
-    findings, files = [], {}
-    for problem in problems:
+    scenario = file.scenario
+    on_a_cluster = scenario.parallel is not None
+    if scenario.serving is not None:
+        told = "a serving scenario keeps every expert on its GPUs"
+        raise MoesimError.of("serving", told, "a scenario with offloading, or with `parallel`")
+    subject = Subject(file, wanted or Wanted())
+    found: list[Found] = []
+    for problem in problems or (_ON_A_CLUSTER if on_a_cluster else _ON_A_NODE):
+        if (problem in _ON_A_CLUSTER) != on_a_cluster:
+            kind = "several GPUs (`parallel`)" if on_a_cluster else "one node"
+            other = ", ".join(_ON_A_CLUSTER if on_a_cluster else [p for p in SOLVERS if p not in _ON_A_CLUSTER])
+            raise MoesimError.of("--problem", f"{problem} does not apply to a scenario of {kind}", other)
         progress(problem)
-        for found in _SOLVERS[problem](run, trace_sha256, time_limit_s):
-            told = found.finding
-            if found.file is not None:
-                name, setting = _SCHEDULES[problem]
-                files[name] = found.file
-                told = told.model_copy(update={"saved_as": name, "replay_with": setting.replace("FILE", name)})
-            findings.append(told)
+        found += SOLVERS[problem](subject)
+    given = scenario.model_dump(mode="json")
     result = OptimumResult(
         moesim_version=__version__,
-        question=run.result.question,
-        scenario=run.result.scenario,
-        scenario_sha256=run.result.scenario_sha256,
-        trace_sha256=trace_sha256,
-        findings=findings,
-        warnings=list(run.result.warnings),
+        question=scenario.question,
+        scenario=given,
+        scenario_sha256=hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest(),
+        trace_sha256=placement.trace_sha256(file) if on_a_cluster else subject.trace_sha256,
+        findings=[_named(each) for each in found],
+        warnings=[] if on_a_cluster else list(subject.run.result.warnings),
     )
-    return Optimum(result, files)
+    return Optimum(result, [each.solution for each in found if each.solution is not None])
+
+
+def _named(found: Found) -> Finding:
+    """The finding with the file that replays it."""
+    if found.solution is None:
+        return found.finding
+    name = found.solution.name
+    settings = {"saved_as": name, "replay_with": found.solution.settings.replace("FILE", name)}
+    return found.finding.model_copy(update=settings)
