@@ -91,6 +91,12 @@ def run(
         Path | None, typer.Option("--dir", help="Where storage is measured; default: temporary.")
     ] = None,
     file_size: Annotated[str, typer.Option(help="Of the file that storage is measured with: 64 MiB, full 1 GiB.")] = "",
+    again: Annotated[
+        int | None, typer.Option(min=0, help="How often flagged cases are measured again; default: once, full twice.")
+    ] = None,
+    wait: Annotated[
+        str, typer.Option(metavar="TIME", help="In all, for other programs to leave the CPUs alone; default: none.")
+    ] = "",
     seed: Annotated[int, typer.Option(min=0, help="Of the random data.")] = 1,
     realtime: Annotated[
         bool, typer.Option("--realtime", help="Run the host's programs before all others (needs the right to).")
@@ -103,9 +109,10 @@ def run(
 
     level: Level = "full" if full else "quick"
     benches = chosen(only.split(","))
-    budget_s = _seconds(budget) if budget else runner.BUDGET_S[level]
+    budget_s = _seconds(budget, "--budget") if budget else runner.BUDGET_S[level]
     folder = directory or Path(tempfile.gettempdir())
     argv = [f"--{level}", *(["--only", only] if only else []), *(["--budget", budget] if budget else [])]
+    argv += [*([] if again is None else ["--again", str(again)]), *(["--wait", wait] if wait else [])]
     with output_file(output), output_folder(folder), progress("building") as bar:
         options = runner.Options(
             level=level,
@@ -115,6 +122,8 @@ def run(
             seed=seed,
             realtime=realtime,
             file_bytes=_file_bytes(file_size),
+            again=again,
+            wait_s=_seconds(wait, "--wait") if wait else 0.0,
             argv=[*argv, *(["--realtime"] if realtime else [])],
         )
         result = runner.run(options, note=lambda what: bar.update(bar.task_ids[0], description=what))
@@ -268,10 +277,10 @@ def _told(result: Result) -> Iterator[str]:
     yield from (f"skipped {told}" for told in result.skips_told())
 
 
-def _seconds(text: str) -> float:
+def _seconds(text: str, option: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip())
     if match is None or match[2] not in _SECONDS or float(match[1]) <= 0:
-        raise MicrobenchError.of("--budget", f"must be a time above nothing (got {text!r})", "as in 90s or 8m")
+        raise MicrobenchError.of(option, f"must be a time above nothing (got {text!r})", "as in 90s or 8m")
     return float(match[1]) * _SECONDS[match[2]]
 
 

@@ -151,6 +151,13 @@ def find_nvcc() -> str | None:
     return next((found for name in candidates if name and (found := shutil.which(name))), None)
 
 
+def find_tool(name: str) -> str | None:
+    """Another program of the CUDA toolkit, as ``cuobjdump``: beside nvcc, or on the path; None where there is none."""
+    nvcc = find_nvcc()
+    beside = Path(nvcc).parent / name if nvcc else None
+    return str(beside) if beside and beside.is_file() else shutil.which(name)
+
+
 def _compiled(source: Path, toolchain: Toolchain, common: str, folder: Path, note: Callable[[str], None]) -> Path:
     """The object of one source, from the cache or made; what the compiler printed stands beside it."""
     target = folder / f"{source.stem}-{_digest([common, source.name, source.read_bytes()])[:16]}.o"

@@ -203,7 +203,7 @@ class _Parts:
     def gpu(self) -> Fields | None:
         """The shipped card of the same GPU, with what was measured in place of its own."""
         gpu = self._gpu()
-        base = None if gpu is None else shipped_gpu(gpu.name)
+        base = None if gpu is None else shipped_gpu(gpu)
         if base is None:
             return None
         fields = _as_card(base) | self._named(base.title) | {"notes": [f"datasheet numbers from the card {base.name}"]}
@@ -234,15 +234,15 @@ class _Parts:
         return {"value": shown, "kind": "measured", "source": f"{self._source}: {what}"}
 
 
-def shipped_gpu(device: str) -> GpuSpec | None:
-    """The shipped card of a device by the name that its driver gives it; None where none fits.
+def shipped_gpu(gpu: Gpu) -> GpuSpec | None:
+    """The shipped card of a device by the name that its driver gives it, and its memory; None where none fits.
 
-    All words of the card's name must stand in the device's ("h100-sxm" has HBM3 where the PCIe card has not).
+    All words of the card's name must stand in the device's. For H100, H200 and B200 drivers don't say
+    "SXM", but "PCIe" or "NVL" where they go into a slot.
     """
-    words = set(re.findall(r"[a-z0-9]+", device.lower()))
-    if "hbm3" in words or "hbm3e" in words:
+    words = set(re.findall(r"[a-z0-9]+", gpu.name.lower())) | {f"{round(gpu.memory_bytes / 2**30)}gb"}
+    if any(word.startswith("sxm") for word in words) or (words & {"hbm3", "h200", "b200"} and "nvl" not in words):
         words |= {"sxm"}
-    words |= {word.removesuffix("gb") + "gb" for word in words if word.endswith("gb")}
     found = [name for name in available()["gpu"] if set(name.split("-")) <= words]
     return load_gpu(max(found, key=lambda name: (name.count("-"), name))) if found else None
 

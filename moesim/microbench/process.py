@@ -5,6 +5,7 @@ A program that dies, stalls or runs out of time costs only the rows that it had 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -40,7 +41,8 @@ def lines_of(
     """
     process = _started(program, words, directory)
     printed: queue.Queue[str | None] = queue.Queue()
-    threading.Thread(target=_forward, args=(process, cases, printed), daemon=True).start()
+    forwarding = threading.Thread(target=_forward, args=(process, cases, printed), daemon=True)
+    forwarding.start()
     deadline = time.monotonic() + left_s
     try:
         while True:
@@ -58,6 +60,11 @@ def lines_of(
             yield f"the program ended with {code}: {_last_line(process)}"
     finally:
         _end(process, directory)
+        forwarding.join(5)
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            with contextlib.suppress(BrokenPipeError):
+                assert pipe is not None
+                pipe.close()
 
 
 def gpus_of(program: Built) -> list[Line]:
@@ -98,11 +105,9 @@ def _forward(process: subprocess.Popen[str], cases: Sequence[Case], printed: que
     """Feeds a program its cases and passes on what it prints; None at the end."""
     assert process.stdin is not None
     assert process.stdout is not None
-    try:
+    with contextlib.suppress(BrokenPipeError):
         process.stdin.write("".join(case_line(case) + "\n" for case in cases))
         process.stdin.close()
-    except BrokenPipeError:
-        pass
     for line in process.stdout:
         printed.put(line)
     printed.put(None)

@@ -1,15 +1,15 @@
 """Running the suite: every benchmark of the GPU's program, then of the host's, then once more what was noisy.
 
-A case that was noisy, contended or not as cold as it should be is measured again, up to :data:`AGAIN` times while the
-budget lasts; the first attempt without such a flag takes the row's place (``attempts`` in its values says which). No
-attempt is chosen by its time.
+A case that was noisy, contended or not as cold as it should be is measured again, a few times while the budget lasts;
+the first attempt without such a flag takes the row's place (its value ``attempts`` says which). No attempt is chosen by
+its time.
 """
 
 from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from moesim.microbench.build import ARCHITECTURES, Built, build
 from moesim.microbench.decode_loop import ROUTING
 from moesim.microbench.process import OUT_OF_TIME, Line, gpus_of, lines_of
 from moesim.microbench.schema import SCHEMA, Clock, Gpu, Result, Row, Run, Skipped
-from moesim.microbench.statistics import flags_of, summarised, thinned
+from moesim.microbench.statistics import OTHERS_SHARE, flags_of, summarised, thinned
 from moesim.microbench.suite import Bench, Case, Level, case_key
 from moesim.microbench.suite.bench import Program, Sizing
 
@@ -29,15 +29,24 @@ _EFFORT: dict[Level, tuple[int, int]] = {"quick": (7, 120), "full": (20, 500)}
 FILE_BYTES: dict[Level, int] = {"quick": 64 * 2**20, "full": 2**30}
 #: Seconds of each program.
 BUDGET_S: dict[Level, float] = {"quick": 60.0, "full": 480.0}
-#: How often flagged cases are measured again.
+#: How often flagged cases are measured again, where nothing else is said.
 AGAIN: dict[Level, int] = {"quick": 1, "full": 2}
+#: Cases that are measured at a time where others are waited for, and for how long they must have been quiet.
+PORTION, QUIET_S = 24, 2.0
 #: Flags that another attempt may be without. A wrong result stays.
 _PASSING = frozenset(("noisy", "contended", "not_cold", "not_warm", "not_covered"))
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to run. ``directory``: where the storage benchmarks make their file; ``budget_s``: of each program."""
+    """How to run.
+
+    Attributes:
+        directory: where the storage benchmarks make their file.
+        budget_s: of each program.
+        again: how often flagged cases are measured again; None: the level's own.
+        wait_s: seconds in all to wait for others to leave the CPUs alone, before each process.
+    """
 
     level: Level
     benches: Sequence[Bench]
@@ -46,6 +55,8 @@ class Options:
     seed: int = 1
     realtime: bool = False
     file_bytes: int = 0
+    again: int | None = None
+    wait_s: float = 0.0
     argv: Sequence[str] = ()
 
     @property
@@ -119,6 +130,7 @@ class _Session:
     def __init__(self, options: Options, note: Callable[[str], None]):
         self._options, self._note, self._start = options, note, time.monotonic()
         self._left_s: dict[Program, float] = {"host": options.budget_s, "cuda": options.budget_s}
+        self._wait_s = options.wait_s
         self.built: dict[Program, Built] = {}
         self.rows: list[Row] = []
         self.skipped: list[Skipped] = []
@@ -173,7 +185,8 @@ class _Session:
         benches.sort(key=lambda bench: bench.program == "host")
         for bench in benches:
             self._measure_first(bench)
-        for attempt in range(2, AGAIN[self._options.level] + 2):
+        again = self._options.again
+        for attempt in range(2, (AGAIN[self._options.level] if again is None else again) + 2):
             for bench in benches:
                 self._measure_again(bench, attempt)
 
@@ -184,7 +197,8 @@ class _Session:
             return
         found = _Outcome()
         try:
-            self._measure(bench, bench.cases(self._options.level, self._options.sizing), found)
+            for cases in self._portions(bench.cases(self._options.level, self._options.sizing)):
+                self._measure(bench, cases, found)
         finally:  # also what an interrupt leaves
             self.rows += found.rows
             self.skipped += found.skipped
@@ -198,13 +212,31 @@ class _Session:
         if not flagged or self._left_s[bench.program] <= 0:
             return
         found = _Outcome()
-        self._measure(bench, flagged, found)
+        for cases in self._portions(flagged):
+            self._measure(bench, cases, found)
         better = {
             case_key(row.case): row.model_copy(update={"values": {**row.values, "attempts": float(attempt)}})
             for row in found.rows
             if row.sound
         }
         self.rows = [better.get(case_key(row.case), row) if row.bench == bench.name else row for row in self.rows]
+
+    def _portions(self, cases: Sequence[Case]) -> Iterator[Sequence[Case]]:
+        """All at once, or, where waiting is wanted, in portions of about half a minute, each once others are quiet."""
+        size = PORTION if self._options.wait_s > 0 else max(1, len(cases))
+        for begin in range(0, len(cases), size):
+            self._wait_for_quiet()
+            yield cases[begin : begin + size]
+
+    def _wait_for_quiet(self) -> None:
+        while self._wait_s > 0:
+            before = environment.CpuTime.now()
+            time.sleep(QUIET_S)
+            others = environment.CpuTime.now().others_since(before)
+            if others.busy_cpus + others.stolen_cpus <= OTHERS_SHARE * environment.cpu_threads():
+                return
+            self._wait_s -= QUIET_S
+            self._note(f"waiting: others keep {others.busy_cpus:.2g} CPUs busy")
 
     def _measure(self, bench: Bench, cases: Sequence[Case], found: _Outcome) -> None:
         """Some of a benchmark's cases, in a process of their own, which uses up the program's budget."""
@@ -222,7 +254,7 @@ class _Session:
             _take(bench, line, found)
             if number == 1 and bench.program == "cuda":
                 self.note_clock(f"during {bench.name}")
-        found.missing = list(waiting.values())
+        found.missing += waiting.values()
         self._left_s[bench.program] -= time.monotonic() - began
 
     def _all_skipped(self, bench: Bench, reason: str) -> Skipped:
@@ -253,6 +285,7 @@ def row_of(bench: Bench, line: Line) -> Row:
         KeyError, ValueError: it lacks numbers, or they are impossible.
     """
     time_us = summarised(line["samples_us"], line["warmup"], line["batch"])
+    others = line["values"].get("others_busy_cpus") or 0.0
     rates = {"bytes_gbps": line["bytes"] / time_us.p50 * 1e-3, "flops_tflops": line["flops"] / time_us.p50 * 1e-6}
     return Row(
         bench=bench.name,
@@ -266,7 +299,7 @@ def row_of(bench: Bench, line: Line) -> Row:
         derived={name: float(f"{value:.5g}") for name, value in rates.items() if value > 0},
         cpu_share=line["cpu_share"],
         checked=line["checked"],
-        flags=[*line["flags"], *flags_of(time_us, line["cpu_share"])],
+        flags=[*line["flags"], *flags_of(time_us, line["cpu_share"], others / environment.cpu_threads())],
         values=line["values"],
         timeline=line.get("timeline"),
     )

@@ -14,10 +14,18 @@ KEPT_SAMPLES = 64
 NOISY_SPREAD = 0.25
 #: Share of the CPU time wanted, below which a row is ``contended``.
 CONTENDED_SHARE = 0.9
+#: Share of the machine's CPUs that others kept busy, above which a row is ``contended``: memory was theirs, too.
+OTHERS_SHARE = 0.15
 
 
 def summarised(samples_us: Sequence[float], warmup: int, batch: int) -> TimeStatistics:
-    """Percentiles by linear interpolation; the standard deviation is of the population."""
+    """Percentiles by linear interpolation; the standard deviation is of the population.
+
+    Raises:
+        ValueError: there are no samples, or impossible ones.
+    """
+    if not samples_us:
+        raise ValueError("no samples")
     values = np.asarray(samples_us, dtype=np.float64)
     p10, p50, p90 = np.percentile(values, [10, 50, 90]).tolist()
     return TimeStatistics(
@@ -40,10 +48,16 @@ def thinned(samples_us: Sequence[float]) -> list[float]:
     return [_kept(samples_us[int(index * step)]) for index in range(min(len(samples_us), KEPT_SAMPLES))]
 
 
-def flags_of(time: TimeStatistics, cpu_share: float | None) -> list[str]:
-    """``noisy`` and ``contended``, where they apply."""
+def flags_of(time: TimeStatistics, cpu_share: float | None, others_share: float = 0.0) -> list[str]:
+    """``noisy`` and ``contended``, where they apply.
+
+    Args:
+        cpu_share: of the CPU time that the row's threads wanted; None where it is not known.
+        others_share: of the machine's CPUs that others kept busy meanwhile.
+    """
     flags = ["noisy"] if time.p90 - time.p10 > NOISY_SPREAD * time.p50 else []
-    return flags + (["contended"] if cpu_share is not None and cpu_share < CONTENDED_SHARE else [])
+    short = cpu_share is not None and cpu_share < CONTENDED_SHARE
+    return flags + (["contended"] if short or others_share > OTHERS_SHARE else [])
 
 
 def _kept(value: float) -> float:

@@ -21,7 +21,7 @@ def _lines(found: Validation, held_out_only: bool) -> Iterator[str]:
     yield f"# {found.card} against its measurements"
     yield ""
     yield f"{found.title}. Result `{found.result_sha256[:8]}` of {found.date}, {found.rows} rows."
-    yield "The card was fitted from this result" + ("." if found.fitted_from_it else "'s like, not from this one.")
+    yield f"The card was fitted from {'this' if found.fitted_from_it else 'another'} result."
     yield f"{found.unsound} rows were noisy, contended or wrong and don't count; {found.unpredicted} have no constants."
     if found.older_suite:
         yield "**Measured with an older suite**: the programs' sources have changed since."
