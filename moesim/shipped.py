@@ -14,6 +14,7 @@ from moesim.api import run
 from moesim.documents import read_yaml, validate
 from moesim.errors import Fault, ResultError, nearest
 from moesim.results.capacity import CapacityResult
+from moesim.results.cluster_comparison import ClusterComparisonResult
 from moesim.results.comparison import ComparisonResult
 from moesim.results.parallel import ParallelResult
 from moesim.results.result import load_versioned, write_text
@@ -23,9 +24,9 @@ from moesim.results.trace_figures import SavedTraces, saved_traces
 from moesim.scenario import load_scenario
 from moesim.studies.capacity.answer import answer
 from moesim.studies.capacity.plan import load_plan
+from moesim.studies.cluster_ranking import conclude
 from moesim.studies.compare import compare, load_comparison, points_of
 from moesim.studies.execution import Processes
-from moesim.studies.ranking import rank
 from moesim.studies.trace_comparison import described
 
 MANIFEST = "reports.yaml"
@@ -33,7 +34,11 @@ INDEX = "README.md"
 #: Numbers of the same scenario may differ by this much between versions of numpy.
 TOLERANCE = 1e-9
 #: Where results of other kinds than a run on one machine are kept.
-FILES: dict[type, str] = {ServingResult: "serving.json", ParallelResult: "parallel.json"}
+FILES: dict[type, str] = {
+    ServingResult: "serving.json",
+    ParallelResult: "parallel.json",
+    ClusterComparisonResult: "clusters.json",
+}
 
 
 class ShippedReport(BaseModel):
@@ -110,7 +115,7 @@ def check_reports(folder: Path, names: Collection[str] = ()) -> Iterator[str]:
 
 def _results(
     folder: Path, names: Collection[str]
-) -> Iterator[tuple[Path, SavedResult | ComparisonResult | SavedTraces | CapacityResult]]:
+) -> Iterator[tuple[Path, SavedResult | ComparisonResult | ClusterComparisonResult | SavedTraces | CapacityResult]]:
     """The file of each report, and what it should hold now."""
     manifest = _manifest(folder)
     unknown = [name for name in names if name not in manifest.reports]
@@ -123,7 +128,8 @@ def _results(
             ran = run(folder / report.scenario, study=True)
             yield folder / name / FILES.get(type(ran), "result.json"), ran
         elif report.comparison is not None:
-            yield folder / name / "comparison.json", _compared(folder / report.comparison)
+            compared = _compared(folder / report.comparison)
+            yield folder / name / FILES.get(type(compared), "comparison.json"), compared
         elif report.traces is not None:
             found = saved_traces(described([folder / path for path in report.traces]))
             yield folder / name / "trace.json", found
@@ -148,11 +154,11 @@ def _planned(path: Path) -> CapacityResult:
         return answer(load_plan(path), Path(store), Processes())
 
 
-def _compared(path: Path) -> ComparisonResult:
+def _compared(path: Path) -> ComparisonResult | ClusterComparisonResult:
     comparison, base = load_comparison(path)
     with tempfile.TemporaryDirectory() as store:
         runs = compare(base, points_of(comparison), Path(store))
-    return rank(comparison, load_scenario(base).scenario, runs)
+    return conclude(comparison, load_scenario(base).scenario, runs)
 
 
 def _differences(saved: Any, found: Any, place: str) -> Iterator[str]:

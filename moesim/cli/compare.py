@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from moesim.cli.cluster_comparison import print_systems, systems_csv
 from moesim.cli.console import AllowCodeOption, JsonOption, many_runs, out, output_folder, print_table
 from moesim.units import format_seconds
 
 if TYPE_CHECKING:
+    from moesim.results.cluster_comparison import ClusterComparisonResult
     from moesim.results.comparison import ComparisonResult
 
 DEFAULT_OUT = Path("moesim-out")
@@ -29,14 +31,17 @@ def compare(
 ) -> None:
     """Run policies x cache sizes x traces x machines, and say which is faster, how surely, and why.
 
+    Where the scenario has `parallel`, the systems of the comparison run on its cluster.
+
     Finished runs are kept below DIR/runs, so that a comparison that was stopped goes on where it was.
     """
+    from moesim.results.comparison import ComparisonResult
     from moesim.results.result import write_text
     from moesim.scenario import load_scenario
+    from moesim.studies.cluster_ranking import conclude
     from moesim.studies.compare import compare as run_all
     from moesim.studies.compare import load_comparison, points_of
     from moesim.studies.execution import Processes
-    from moesim.studies.ranking import rank
 
     wanted, base = load_comparison(comparison)
     points = points_of(wanted)
@@ -45,19 +50,28 @@ def compare(
             runs = run_all(
                 base, points, folder / "runs", executor=Processes(processes), progress=tell, allow_code=allow_code
             )
-        result = rank(wanted, load_scenario(base).scenario, runs)
-        outputs = {"comparison.json": result.to_json(), "comparison.csv": to_csv(result)}
-        if report:
-            from moesim.report import render_comparison
-
-            outputs["report.html"] = render_comparison(result)
+        result = conclude(wanted, load_scenario(base).scenario, runs)
+        outputs = _outputs(result, report)
         for name, text in outputs.items():
             write_text(folder / name, text)
     if as_json:
         sys.stdout.write(result.to_json())
     else:
-        print_comparison(result)
+        print_comparison(result) if isinstance(result, ComparisonResult) else print_systems(result)
         out().print("\nwrote " + ", ".join(str(folder / name) for name in outputs), markup=False)
+
+
+def _outputs(result: ComparisonResult | ClusterComparisonResult, report: bool) -> dict[str, str]:
+    """The text of every file, by name."""
+    from moesim.report import render_comparison
+    from moesim.report.kinds.cluster_comparison import render_systems
+    from moesim.results.comparison import ComparisonResult
+
+    if isinstance(result, ComparisonResult):
+        outputs = {"comparison.json": result.to_json(), "comparison.csv": to_csv(result)}
+        return outputs | ({"report.html": render_comparison(result)} if report else {})
+    outputs = {"clusters.json": result.to_json(), "clusters.csv": systems_csv(result)}
+    return outputs | ({"report.html": render_systems(result)} if report else {})
 
 
 def print_comparison(result: ComparisonResult) -> None:

@@ -1,7 +1,8 @@
 """Policies side by side: the same workload under each policy, at each cache size, on each trace and machine.
 
 A comparison is a base scenario and what is varied. Every combination is a run of its own (in parallel, and never
-repeated once it is in the store); the ranking says where two policies can't be told apart.
+repeated once it is in the store); the ranking says where two policies can't be told apart. Where the base scenario runs
+on a cluster, what is compared are systems: placements, exchanges, overlaps (``cluster_ranking``).
 """
 
 from __future__ import annotations
@@ -10,20 +11,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from moesim.documents import read_yaml, validate
 from moesim.errors import Fault, MoesimError, ScenarioError
 from moesim.results import Result
+from moesim.results.parallel import ParallelResult
 from moesim.scenario import load_scenario
 from moesim.scenario.build import build
+from moesim.scenario.parallel.build import build_parallel
 from moesim.studies.execution import Executor, Processes
 from moesim.studies.points import Progress, Task, faults_of, overrides_of, results_of, run_all
 from moesim.studies.store import Failure
 
 MAX_RUNS = 10_000
+Ran = TypeVar("Ran", Result, ParallelResult)
 
 
 class Comparison(BaseModel):
@@ -67,11 +71,11 @@ class Point:
 
 
 @dataclass(frozen=True)
-class ComparedRun:
+class ComparedRun(Generic[Ran]):
     """A point and its result."""
 
     point: Point
-    result: Result
+    result: Ran
 
 
 def load_comparison(path: Path) -> tuple[Comparison, Path]:
@@ -110,7 +114,8 @@ def checked(base: Path, points: Sequence[Point]) -> int:
     faults = []
     for point in points:
         try:
-            build(load_scenario(base, overrides_of(point.settings), code="read"))
+            file = load_scenario(base, overrides_of(point.settings), code="read")
+            build(file) if file.scenario.parallel is None else build_parallel(file)
         except MoesimError as error:
             faults += [Fault(f"{point.name}: {fault.place}", fault.message, fault.hint) for fault in error.faults]
     if faults:
@@ -126,7 +131,7 @@ def compare(
     executor: Executor | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
     allow_code: bool = False,
-) -> list[ComparedRun]:
+) -> list[ComparedRun[Result]] | list[ComparedRun[ParallelResult]]:
     """Run every point that is not in the store, and gather all results in the order of ``points``.
 
     Args:
@@ -140,16 +145,21 @@ def compare(
         Task(base.resolve(), point.settings, store.resolve(), point.name, allow_code=allow_code) for point in points
     ]
     endings = run_all(tasks, executor or Processes(), progress)
-    runs: list[ComparedRun] = []
+    on_one: list[ComparedRun[Result]] = []
+    on_clusters: list[ComparedRun[ParallelResult]] = []
     faults: list[Fault] = []
     for point, found in zip(points, results_of(tasks, endings), strict=True):
         if isinstance(found, Failure):
             told = [Fault(f"{point.name}: {fault.place}", fault.message, fault.hint) for fault in faults_of(found)]
             faults.extend(told)
         elif isinstance(found, Result):
-            runs.append(ComparedRun(point, found))
+            on_one.append(ComparedRun(point, found))
+        elif isinstance(found, ParallelResult):
+            on_clusters.append(ComparedRun(point, found))
         else:
-            faults.append(Fault(point.name, "runs on a cluster; comparisons rank offloading policies", "moesim sweep"))
+            faults.append(Fault(point.name, "serves requests, and comparisons don't", "moesim sweep"))
+    if on_one and on_clusters:
+        faults.append(Fault("", "some runs are on clusters and some are not", "`parallel` in the base scenario"))
     if faults:
         raise ScenarioError(sorted(set(faults), key=lambda fault: fault.place))
-    return runs
+    return on_clusters or on_one

@@ -26,7 +26,7 @@ FEWEST_REQUESTS = 8
 RESAMPLES, CONFIDENCE = 2000, 0.95
 
 
-def rank(comparison: Comparison, base: Scenario, runs: Sequence[ComparedRun]) -> ComparisonResult:
+def rank(comparison: Comparison, base: Scenario, runs: Sequence[ComparedRun[Result]]) -> ComparisonResult:
     """Gather the runs of a comparison over ``base`` into its result."""
     rows = [_row(run) for run in runs]
     return ComparisonResult(
@@ -42,7 +42,7 @@ def rank(comparison: Comparison, base: Scenario, runs: Sequence[ComparedRun]) ->
     )
 
 
-def _row(run: ComparedRun) -> RunRow:
+def _row(run: ComparedRun[Result]) -> RunRow:
     point, result = run.point, run.result
     head, counters = result.headline, result.counters
     fewest = next((bound for bound in result.bounds if bound.unit == "fetches"), None)

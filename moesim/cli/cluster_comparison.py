@@ -1,0 +1,66 @@
+"""``moesim compare`` for systems on clusters: the table, and the file of its rows."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING
+
+from moesim.cli.console import out, print_table
+from moesim.units import format_bytes, format_seconds
+
+if TYPE_CHECKING:
+    from moesim.results.cluster_comparison import ClusterComparisonResult, SystemRow
+
+#: Of a row, what is a table of its own.
+_NESTED = ("breakdown", "evidence_shares")
+
+
+def print_systems(result: ClusterComparisonResult) -> None:
+    """The answer, every system in a line, then what to know."""
+    console = out()
+    if result.question:
+        console.print(result.question, style="bold", markup=False)
+    for line in result.answer:
+        console.print(line, markup=False)
+    columns = [
+        *("where", "system", "step", "vs first", "imbalance", "dispatch", "combine"),
+        *("exposed", "waiting", "dropped", "GPU memory", "bound by"),
+    ]
+    print_table(columns, [_cells(row) for row in result.rows])
+    console.print(
+        "dispatch and combine: median of a layer; exposed: of the time, waiting for them; "
+        "waiting: for slower GPUs; vs first: tokens per second.",
+        style="dim",
+        markup=False,
+    )
+    for warning in result.warnings:
+        console.print(f"! {warning}", style="yellow", markup=False)
+
+
+def _cells(row: SystemRow) -> list[str]:
+    where = " ".join(part for part in (row.trace, row.machine) if part)
+    memory = format_bytes(row.needed_bytes_per_gpu) + ("" if row.fits else ", out of memory")
+    return [
+        where,
+        row.system,
+        format_seconds(row.step_s),
+        f"{row.speedup:.2f}x",
+        f"{row.imbalance:.2f}",
+        *("" if seconds is None else format_seconds(seconds) for seconds in (row.dispatch_s, row.combine_s)),
+        f"{row.exposed_share:.1%}",
+        f"{row.waiting_share:.1%}",
+        f"{row.dropped_share:.1%}" if row.dropped_share else "",
+        memory,
+        f"{row.bound_by} {row.bound_by_share:.0%}",
+    ]
+
+
+def systems_csv(result: ClusterComparisonResult) -> str:
+    """One line for each system."""
+    text = io.StringIO()
+    columns = [name for name in type(result.rows[0]).model_fields if name not in _NESTED]
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([getattr(row, name) for name in columns] for row in result.rows)
+    return text.getvalue()
