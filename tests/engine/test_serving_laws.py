@@ -1,13 +1,15 @@
 """Serving against queueing theory and arithmetic: closed forms, conservation, Little's law, times by hand."""
 
 import math
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from serving_builders import flat_costs, no_routing, random_setup
+from serving_builders import flat_costs, no_routing, random_costs, random_routing, random_setup
 
 from moesim.engine.serving import simulate_serving
+from moesim.replay import serving as serving_replay
 from moesim.replay.serving import serve
 from moesim.setup.serving import Limits, Requests, ServingSetup
 
@@ -171,3 +173,33 @@ def test_a_stretch_may_end_anywhere():
     assert (
         run(setup)[1]["last_token_s"].tolist() == run(replace(setup, requests=in_stretches))[1]["last_token_s"].tolist()
     )
+
+
+def test_a_long_run_is_quick_and_needs_no_more_memory_than_what_is_in_the_system():
+    # 256 tokens an answer, 32 of them at once; 6 layers of 64 experts, top 4. Target: 5,000 requests per CPU second.
+    rng = np.random.default_rng(0)
+    tokens, places, count = 512, 32, 20_000
+    costs = random_costs(rng, tokens, places, 64, 4, 6)
+    scale = 1e-4  # so that this load does not saturate
+    names = ("dense_s", "head_s", "host_s", "decode_s", "prefill_s", "expert_s")
+    costs = replace(costs, **{name: getattr(costs, name) * scale for name in names})
+    stretch = requests(np.cumsum(rng.exponential(0.02, count)), 200, 256)
+
+    def stretches():
+        for first in range(0, count, 1000):
+            columns = ("arrival_s", "prompt", "output", "source")
+            yield Requests(*(getattr(stretch, name)[first : first + 1000] for name in columns))
+
+    limits = Limits(tokens=tokens, requests=places, block_tokens=16, blocks=10_000)
+    setup = ServingSetup(costs, random_routing(rng, 64, 4, 6, 1), limits, stretches)
+    run_of = serving_replay._Run(setup, lambda _: None, True)
+    slots = len(run_of._slots.number)
+    serve(replace(setup, requests=lambda: iter([requests([0.0], 8, 2)])))  # compiled by now
+    started = time.process_time()
+    for part, final in serving_replay._marked(stretches()):
+        run_of.through(part, final)
+    per_s = count / (time.process_time() - started)
+    assert run_of.outcome().finished == count
+    assert len(run_of._slots.number) == slots
+    print(f"{per_s:,.0f} requests per CPU second")
+    assert per_s > 5000
