@@ -95,9 +95,12 @@ def print_serving(result: ServingResult, name: str) -> None:
     shares = sorted(result.evidence_shares.items(), key=lambda item: -item[1])
     rests = ", ".join(f"{share:.0%} {kind}" for kind, share in shares)
     console.print(f"\nStep times rest on constants that are: {rests}", markup=False)
-    error = result.step_error
-    told = f"tables of step times are off the cost forms by {error.mean:.1%} in the mean, {error.largest:.1%} at most"
-    console.print(told, style="dim", markup=False)
+    if not result.offloads:
+        error = result.step_error
+        told = (
+            f"tables of step times are off the cost forms by {error.mean:.1%} in the mean, {error.largest:.1%} at most"
+        )
+        console.print(told, style="dim", markup=False)
     for warning in result.warnings:
         console.print(f"! {warning}", style="yellow", markup=False)
 
@@ -130,9 +133,9 @@ def _headline(result: ServingResult) -> list[tuple[str, str]]:
             )
         )
     if head.joule_per_output_token is not None:
-        rows.append(
-            ("energy", f"at most {head.joule_per_output_token:.3g} J per output token (GPUs at their power limit)")
-        )
+        most = "" if result.offloads else "at most "
+        draws = "the whole machine while it works" if result.offloads else "GPUs at their power limit"
+        rows.append(("energy", f"{most}{head.joule_per_output_token:.3g} J per output token ({draws})"))
     rows.append(("a GPU holds", ", ".join(f"{use.name} {format_bytes(use.bytes)}" for use in result.memory)))
     return rows
 

@@ -165,6 +165,11 @@ class ServingResult(_Part):
     assumptions: list[str] = Field(description="where tables lie outside of fitted ranges, used or not")
     warnings: list[str]
 
+    @property
+    def offloads(self) -> bool:
+        """Whether experts are offloaded: steps come from the offloading engine, power from the whole machine."""
+        return bool(self.scenario["serving"]["engine"] == "offload")
+
     def to_json(self) -> str:
         """The bytes that are saved: keys in the order of this class, floats in full."""
         return json.dumps(self.model_dump(mode="json"), indent=1, allow_nan=False, ensure_ascii=False) + "\n"

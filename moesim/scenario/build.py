@@ -66,8 +66,11 @@ class Built:
     warnings: tuple[str, ...]
 
 
-def build(file: ScenarioFile) -> Built:
+def build(file: ScenarioFile, source: RoutingTrace | None = None) -> Built:
     """Evaluate a scenario.
+
+    Args:
+        source: routing in place of the trace that the scenario names.
 
     Raises:
         ScenarioError: with every fault of the parts at once, then of how they fit together, then of what they give.
@@ -76,6 +79,7 @@ def build(file: ScenarioFile) -> Built:
         told = "a cluster needs `parallel`, and the other way round; this is a run on one machine"
         raise ScenarioError([file.fault(("hardware", "cluster"), Fault("", told, "parallel: {}"))])
     scenario, parts, gathering = file.scenario, load_parts(file), Gathering(file)
+    parts = parts if source is None else replace(parts, source=source)
     trace = gathering.load(("trace",), lambda: routing_for(parts.source, parts.model, scenario))
     gathering.stop()
     split = gathering.load((), lambda: split_requests(trace, scenario))

@@ -41,7 +41,7 @@ def with_serving_what_ifs(file: ScenarioFile, progress: Callable[[str], None] = 
 
 def changes(built: BuiltServing) -> Iterator[Change]:
     """Every change that is possible here."""
-    serving, gpu = built.serving, built.gpu
+    serving = built.serving
     more = serving.replicas + 1
     yield Change("one more replica", "the same load over one more", {"serving.replicas": more})
     if not built.setup.limits.least_loaded and built.setup.limits.replicas > 1:
@@ -50,6 +50,24 @@ def changes(built: BuiltServing) -> Iterator[Change]:
         )
     doubled = 2 * serving.max_num_seqs
     yield Change("twice the places", f"max_num_seqs {doubled}", {"serving.max_num_seqs": doubled})
+    yield from _of_transfers(built) if built.offloaded is not None else _of_gpus(built)
+
+
+def _of_transfers(built: BuiltServing) -> Iterator[Change]:
+    """Where experts are offloaded: what brings them."""
+    node = built.node
+    fast = {"host link twice as fast": ("link.bandwidth", node.link.bandwidth.value)}
+    if node.storage is not None:
+        fast["drive twice as fast"] = ("storage.read_bandwidth", node.storage.read_bandwidth.value)
+    for name, (place, rate) in fast.items():
+        yield Change(name, "all else unchanged", {f"hardware.override.{place}": f"{2 * rate / 1e9:.6g} GB/s"})
+    if not node.gpu.unified_memory and built.file.scenario.policies.on_miss.name == "fetch":
+        yield Change("misses on the CPU", "on_miss: fiddler", {"policies.on_miss": "fiddler"})
+
+
+def _of_gpus(built: BuiltServing) -> Iterator[Change]:
+    """Where all experts are on GPUs: the scheduler's budget, bytes, and how fast they are read."""
+    serving, gpu = built.serving, built.gpu
     for factor in (0.5, 2):
         tokens = int(serving.max_num_batched_tokens * factor)
         name = "half the step" if factor < 1 else "twice the step"

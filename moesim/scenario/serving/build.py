@@ -18,6 +18,7 @@ from moesim.scenario.schema import NO_TRACE, Scenario
 from moesim.scenario.serving.arrivals import Workload
 from moesim.scenario.serving.fidelity import StepError, step_error
 from moesim.scenario.serving.memory import GpuMemory, gpu_memory
+from moesim.scenario.serving.offloaded import Offloaded, offloaded
 from moesim.scenario.serving.routing import Routed, routed, unrouted
 from moesim.scenario.serving.schema import ArrivalsSpec, ServingSpec
 from moesim.scenario.serving.tables import Tables, scaled, tables_of
@@ -35,6 +36,7 @@ class BuiltServing:
         trace: the routing after its transforms; None where the model has no experts. ``source_sha256``: of its file.
         gpu: with the network that joins the GPUs of a replica.
         error: how far the tables are from the forms.
+        offloaded: what the offloading engine found; None where all experts are on GPUs.
     """
 
     file: ScenarioFile
@@ -50,6 +52,7 @@ class BuiltServing:
     error: StepError
     setup: ServingSetup
     warnings: tuple[str, ...]
+    offloaded: Offloaded | None = None
 
     @property
     def serving(self) -> ServingSpec:
@@ -79,6 +82,8 @@ def build_serving(file: ScenarioFile) -> BuiltServing:
     serving, arrivals = scenario.serving, scenario.arrivals
     assert serving is not None
     assert arrivals is not None
+    if serving.engine == "offload":
+        return _offloading(file, serving, arrivals)
     model = gathering.load(("model",), lambda: load_model(scenario.model))
     node = gathering.load(("hardware",), lambda: node_of(scenario))
     precisions = precisions_of(gathering, scenario, model)
@@ -94,7 +99,7 @@ def build_serving(file: ScenarioFile) -> BuiltServing:
     memory = gathering.load((), lambda: _memory(scenario, serving, model, gpu, precisions, parallel))
     gathering.stop()
     price = gathering.load(
-        ("serving", "parallel"), lambda: Resident(model, precisions, gpu, parallel, Software(serving.engine))
+        ("serving", "parallel"), lambda: Resident(model, precisions, gpu, parallel, _software(serving))
     )
     gathering.stop()
     routing = unrouted() if trace is None else routed(trace, parallel.ep)
@@ -115,6 +120,34 @@ def build_serving(file: ScenarioFile) -> BuiltServing:
         error=step_error(price, tables.costs, _exchange(serving), limits, longest, scenario.seed),
         setup=ServingSetup(scaled(tables.costs, serving.time_scale), routing.routing, limits, workload),
         warnings=tuple(_warnings(scenario, model, node, trace, routing, parallel)),
+    )
+
+
+def _offloading(file: ScenarioFile, serving: ServingSpec, arrivals: ArrivalsSpec) -> BuiltServing:
+    """A scenario whose experts are offloaded: steps as the offloading engine takes them."""
+    gathering = Gathering(file)
+    gathering.load(("arrivals", "file"), lambda: _check_arrivals(file, arrivals))
+    found = gathering.load((), lambda: offloaded(file))
+    gathering.stop()
+    parts, trace = found.built.parts, found.built.trace
+    limits = _limits(serving, arrivals, found.memory)
+    workload = Workload(arrivals, file.folder, file.scenario.seed, 0)
+    setup = ServingSetup(scaled(found.tables.costs, serving.time_scale), unrouted().routing, limits, workload)
+    return BuiltServing(
+        file=file,
+        model=parts.model,
+        node=parts.node,
+        gpu=parts.node.gpu,
+        precisions=parts.precisions,
+        trace=trace,
+        source_sha256=parts.source.sha256,
+        parallel=Parallel(),
+        memory=found.memory,
+        tables=found.tables,
+        error=found.error,
+        setup=setup,
+        warnings=found.warnings,
+        offloaded=found,
     )
 
 
@@ -174,6 +207,11 @@ def _memory(
         reserve=round(parse(scenario.memory.gpu_reserve, "bytes")),
         kv_tokens=serving.kv_tokens,
     )
+
+
+def _software(serving: ServingSpec) -> Software:
+    assert serving.engine != "offload"
+    return Software(serving.engine)
 
 
 def _exchange(serving: ServingSpec) -> str | None:

@@ -12,6 +12,8 @@ from moesim.units import parse
 
 Count = Annotated[int, Field(ge=1, le=10**9)]
 MAX_TOKENS = 2**20
+#: Places of an offloading runtime.
+MOST_OFFLOADED = 16
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,11 @@ class SloSpec(_Spec):
 class ServingSpec(_Spec):
     """One deployment: replicas that batch continuously, as a vLLM instance does, and its scheduler's limits."""
 
-    engine: Literal["vllm", "sglang", "trtllm"] = Field("vllm", description="whose kernels: their fitted constants")
+    engine: Literal["vllm", "sglang", "trtllm", "offload"] = Field(
+        "vllm",
+        description="whose kernels: their fitted constants; 'offload': one GPU whose experts come from host memory or "
+        "flash, by the scenario's policies, which decodes one request at a time, or a few",
+    )
     replicas: Annotated[int, Field(ge=1, le=4096)] = 1
     parallel: ParallelSpec = ParallelSpec()
     exchange: Literal["all-reduce", "low_latency", "normal"] = Field(
@@ -156,3 +162,14 @@ class ServingSpec(_Spec):
     usd_per_gpu_hour: Annotated[float, Field(ge=0, le=1e4)] | None = Field(
         None, description="default: the GPU card's rent, the middle of the range seen"
     )
+
+    @model_validator(mode="after")
+    def _offloads_on_one_gpu(self) -> ServingSpec:
+        if self.engine != "offload":
+            return self
+        if self.parallel != ParallelSpec() or self.disaggregation is not None:
+            raise ValueError("engine: offload runs on one GPU | hint: leave out parallel and disaggregation")
+        if self.max_num_seqs > MOST_OFFLOADED:
+            told = f"engine: offload decodes at most {MOST_OFFLOADED} requests at once (got {self.max_num_seqs})"
+            raise ValueError(f"{told} | hint: max_num_seqs: 1")
+        return self

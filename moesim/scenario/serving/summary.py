@@ -314,7 +314,7 @@ class _Summary:
         if outcome.preemptions > 0.05 * max(outcome.finished, 1):
             share = outcome.preemptions / max(outcome.finished, 1)
             told.append(f"preemptions: {share:.0%} of the requests; KV cache is short, and prompts are computed anew.")
-        if self.built.error.largest > 0.05:
+        if self.built.error.largest > 0.05 and self.built.offloaded is None:
             told.append(
                 f"step times: tables are off the cost forms by {self.built.error.mean:.1%} in the mean and "
                 f"{self.built.error.largest:.1%} at most, over {self.built.error.steps} random steps."

@@ -53,7 +53,7 @@ def tables_of(
         tokens, requests: most of a step; longest: most positions of a request.
         layers: how many layers each routed layer stands for. [routed layers]
     """
-    filler = _Filler(price, tokens, requests, longest)
+    filler = Filler(price, tokens, requests, longest)
     found: dict[str, tuple[tuple[int, ...], list[Part]]] = {
         "dense": filler.dense(exchange),
         "head": filler.head(),
@@ -110,11 +110,12 @@ def _by(shape: tuple[int, ...], items: Sequence[tuple[Name, Floats]]) -> dict[Na
     return {name: _sum(shape, [value for other, value in items if other == name]) for name in names}
 
 
-class _Filler:
+class Filler:
     """Axes, and each table's parts on them. A replica's requests and tokens are spread evenly over its dp copies."""
 
     def __init__(self, price: Resident, tokens: int, requests: int, longest: int):
         self._price, self._copies = price, price.parallel.dp
+        self.tokens, self.requests = tokens, requests
         self._tokens, self._requests = np.arange(tokens + 1), np.arange(requests + 1)
         self.context = _grid(1, max(longest, 2), _CONTEXT_RATIO)
         stairs = np.arange(_BLOCK, min(tokens, _STAIRS * _BLOCK), _BLOCK) * self._copies
