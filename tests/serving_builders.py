@@ -69,6 +69,7 @@ def no_routing() -> Routing:
         none,
         none,
         one,
+        np.zeros((1, 0, 1), np.int64),
     )
 
 
@@ -100,6 +101,7 @@ def random_routing(
         output_start=middle + source * output,
         output_low=zero + middle,
         output_high=zero + rows,
+        liked=np.bitwise_or(mask[: sources * 2 : 2], mask[1 : sources * 2 : 2]),
     )
 
 
@@ -124,6 +126,7 @@ def random_setup(seed: int) -> ServingSetup:
         decoders=int(rng.choice([0, 0, 2])),
         least_loaded=bool(rng.random() < 0.5),
         users=users,
+        window=int(rng.choice([1, 1, 2, 5])),
         transfer_latency_s=float(rng.uniform(0, 1)),
         transfer_token_s=float(rng.uniform(0, 0.1)),
     )

@@ -7,6 +7,7 @@ hold both to the same times.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
@@ -42,6 +43,7 @@ class Served:
     held: int = 0
     scheduled: int = 0
     preempted: int = 0
+    passed: int = 0
     scheduled_s: float = -1.0
     token_s: list[float] = field(default_factory=list)
 
@@ -209,18 +211,35 @@ class _Replica:
                 request.scheduled = new
                 budget -= new
         while not preempted and budget and self.queue and len(self.running) < self._limits.requests:
-            request = self.queue[0]
+            request = self._next()
             new = min(request.left, budget)
             lacking = self._lacking(request, new)
             if lacking > self.free or (request.left > budget and not self._limits.chunked):
                 break
-            self.running.append(self.queue.popleft())
+            if request is not self.queue[0]:
+                self.queue[0].passed += 1
+            self.queue.remove(request)
+            self.running.append(request)
             self._hold(request, lacking)
             request.scheduled = new
             budget -= new
             if request.scheduled_s < 0:
                 request.scheduled_s = self._env.now
         return self._limits.tokens - budget
+
+    def _next(self) -> Served:
+        """The request to admit: the first, or of the window the one whose experts add least to those in use."""
+        window = self._limits.window
+        if window <= 1 or not self.running or self.queue[0].passed >= window:
+            return self.queue[0]
+        costs, liked = self._service.setup.costs, self._service.setup.routing.liked
+        union = np.bitwise_or.reduce([liked[request.source] for request in self.running])
+
+        def added(request: Served) -> float:
+            new = liked[request.source] & ~union
+            return sum(float(times) * len(_bits(words)) for times, words in zip(costs.layers, new, strict=True))
+
+        return min(itertools.islice(self.queue, window), key=added)
 
     def _lacking(self, request: Served, new: int) -> int:
         own = request.computed + new - shared(self._limits, request.prompt)
@@ -236,6 +255,7 @@ class _Replica:
         self.release(request)
         request.computed, request.scheduled = shared(self._limits, request.prompt), 0
         request.preempted += 1
+        request.passed = self._limits.window
         self.queue.appendleft(request)
 
     def _hand_out(self) -> None:

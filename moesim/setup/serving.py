@@ -70,6 +70,7 @@ class Routing:
         ranks: the experts of each rank, one bit each. [ranks, words]
         prompt_start, prompt_low, prompt_high: a source's first prompt row, and its group's rows. [sources]
         output_start, output_low, output_high: the same for output tokens. [sources]
+        liked: the experts that a source's output tokens use most, one bit each. [sources, layers, words]
     """
 
     mask: Any
@@ -81,6 +82,7 @@ class Routing:
     output_start: Any
     output_low: Any
     output_high: Any
+    liked: Any
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,8 @@ class Limits:
         decoders: further replicas that only decode what the others have prefilled; 0: no disaggregation.
         least_loaded: route to the replica with the fewest requests, rather than in turn.
         users: closed loop of so many users; 0: open.
+        window: of so many requests at the head of the queue the one is admitted next whose liked experts add least to
+            those of running requests; one that was passed over so often comes first. 1: in order.
         transfer_latency_s, transfer_token_s: of the KV cache from a prefilling to a decoding replica, per request and
             token.
     """
@@ -112,6 +116,7 @@ class Limits:
     decoders: int = 0
     least_loaded: bool = False
     users: int = 0
+    window: int = 1
     transfer_latency_s: float = 0.0
     transfer_token_s: float = 0.0
 

@@ -11,7 +11,7 @@ from serving_builders import flat_costs, no_routing, random_costs, random_routin
 from moesim.engine.serving import simulate_serving
 from moesim.replay import serving as serving_replay
 from moesim.replay.serving import serve
-from moesim.setup.serving import Limits, Requests, ServingSetup
+from moesim.setup.serving import Limits, Requests, Routing, ServingSetup
 
 
 def requests(arrival_s, prompt=1, output=1):
@@ -203,3 +203,41 @@ def test_a_long_run_is_quick_and_needs_no_more_memory_than_what_is_in_the_system
     assert len(run_of._slots.number) == slots
     print(f"{per_s:,.0f} requests per CPU second")
     assert per_s > 5000
+
+
+def test_alike_requests_are_batched_and_nobody_is_passed_over_for_long():
+    """Requests come in turn from two sources with experts of their own: 4 at once use 2 + 2 experts in order of
+    arrival, and 2 where the window lets alike ones run together. An expert takes a second, a step nothing else.
+    """
+    sources, kinds = 2, 2
+    mask = np.array([[[0b0011]], [[0b1100]]] * kinds, dtype=np.int64)
+    one = np.arange(sources)
+    routing = Routing(
+        mask=mask,
+        pairs=np.zeros((1, 1, 1), dtype=np.int64),
+        ranks=np.array([[0b1111]]),
+        prompt_start=one,
+        prompt_low=one,
+        prompt_high=one + 1,
+        output_start=one,
+        output_low=one,
+        output_high=one + 1,
+        liked=mask[:sources],
+    )
+    costs = replace(
+        flat_costs(0.0, tokens=64, requests=4),
+        load=np.array([0.0, 1000.0]),
+        expert_s=np.array([[0.0, 1.0, 2.0, 3.0, 4.0]] * 2),
+        top_k=np.array([2]),
+        layers=np.ones(1),
+    )
+    load = replace(requests(np.zeros(80), 1, 10), source=np.arange(80) % 2)
+    limits = Limits(tokens=64, requests=4, block_tokens=16, blocks=1000)
+    in_order, _ = run(ServingSetup(costs, routing, limits, lambda: iter([load])))
+    outcome, ended = run(ServingSetup(costs, routing, replace(limits, window=8), lambda: iter([load])))
+    assert in_order.end_s == 20 * 10 * 4
+    assert outcome.end_s < 0.65 * in_order.end_s  # 2 experts a step, but where a batch changes kind
+    admitted = np.lexsort((ended["ident"], ended["scheduled_s"]))
+    order = ended["ident"][admitted]
+    overtaken = [int((order[:place] > ident).sum()) for place, ident in enumerate(order)]
+    assert 0 < max(overtaken) <= 2 * 8

@@ -45,6 +45,7 @@ from moesim.replay.kernels.serving_state import (
     LEAST,
     NOW,
     OUTPUT,
+    PASSED,
     PREEMPTED,
     PRODUCED,
     PROMPT,
@@ -138,9 +139,9 @@ def _start_steps(
 ) -> None:  # fmt: skip
     for replica in range(len(replicas.end_s)):
         if replicas.end_s[replica] == np.inf and has_work(replicas, replica):
-            tokens = plan(rules, slots, replicas, scalars, replica)
+            tokens = plan(costs, routing, rules, slots, replicas, scratch, scalars, replica)
             if tokens == 0:  # the only one that ran was taken back, and now there is room
-                tokens = plan(rules, slots, replicas, scalars, replica)
+                tokens = plan(costs, routing, rules, slots, replicas, scratch, scalars, replica)
             if tokens > 0:
                 taken = step_s(costs, routing, slots, replicas, use, scratch, scalars, replica, tokens)
                 replicas.end_s[replica] = scalars.second[NOW] + taken
@@ -212,6 +213,7 @@ def _arrive(
     slots.number[slot, HELD] = 0
     slots.number[slot, SCHEDULED] = 0
     slots.number[slot, PREEMPTED] = 0
+    slots.number[slot, PASSED] = 0
     slots.second[slot, ARRIVAL_AT] = scalars.second[NOW]
     slots.second[slot, SCHEDULED_AT] = -1.0
     number[IN_SYSTEM] += 1

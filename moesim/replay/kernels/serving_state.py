@@ -22,6 +22,7 @@ NUMBERS = (
     ("preempted", 0),
     ("home", 0),
     ("next", -1),
+    ("passed", 0),
 )
 #: Intervals of the timeline; when they are full, pairs of them become one.
 INTERVALS = 512
@@ -68,7 +69,9 @@ class Rules:
     transfer: Any
 
 
-(TOKENS_MOST, REQUESTS_MOST, BLOCK, BLOCKS_ALL, CHUNKED, SHARED, TAKERS, DECODERS, LEAST, USERS, FINAL) = range(11)
+(TOKENS_MOST, REQUESTS_MOST, BLOCK, BLOCKS_ALL, CHUNKED, SHARED, TAKERS, DECODERS, LEAST, USERS, FINAL, WINDOW) = range(
+    12
+)
 
 
 @dataclass(frozen=True)
@@ -139,10 +142,11 @@ class Use:
 
 @dataclass(frozen=True)
 class Scratch:
-    """Experts of the running step: ``mask`` [layers, words], ``pairs`` [layers, ranks]."""
+    """Experts of the running step: ``mask`` [layers, words], ``pairs`` [layers, ranks]; ``liked`` by those that run."""
 
     mask: Any
     pairs: Any
+    liked: Any
 
 
 @dataclass(frozen=True)
@@ -161,7 +165,9 @@ class Scalars:
     number: Any
 
 
-(IDENT, PROMPT, OUTPUT, SOURCE, COMPUTED, PRODUCED, HELD, SCHEDULED, PREEMPTED, HOME, NEXT) = range(len(NUMBERS))
+(IDENT, PROMPT, OUTPUT, SOURCE, COMPUTED, PRODUCED, HELD, SCHEDULED, PREEMPTED, HOME, NEXT, PASSED) = range(
+    len(NUMBERS)
+)
 ARRIVAL_AT, SCHEDULED_AT, FIRST_AT, LAST_AT = range(4)
 
 
@@ -179,6 +185,7 @@ def rules_of(limits: Limits, final: bool) -> Rules:
         limits.least_loaded,
         limits.users,
         final,
+        limits.window,
     )
     transfer = (limits.transfer_latency_s, limits.transfer_token_s)
     return Rules(np.array(numbers, dtype=np.int64), np.array(transfer))
@@ -230,9 +237,8 @@ def no_use(costs: StepCosts) -> Use:
 def scratch_of(routing: Routing) -> Scratch:
     """For one step."""
     layers, words = routing.mask.shape[1:]
-    return Scratch(
-        np.zeros((layers, words), dtype=np.int64), np.zeros((layers, routing.ranks.shape[0]), dtype=np.int64)
-    )
+    mask, pairs = np.zeros((layers, words), dtype=np.int64), np.zeros((layers, len(routing.ranks)), dtype=np.int64)
+    return Scratch(mask, pairs, np.zeros_like(mask))
 
 
 def scalars_at_start() -> Scalars:

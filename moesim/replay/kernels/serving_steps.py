@@ -2,7 +2,8 @@
 
 Running requests come in the order in which they were admitted. One that finds no free KV block takes those of the last
 one, which goes back to the head of the queue and computes everything anew. Where nothing was taken back, waiting
-requests are admitted in order while tokens, places and blocks last.
+requests are admitted while tokens, places and blocks last: in order, or from a window at the head of the queue those
+first that use the same experts as running ones.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from moesim.replay.kernels.serving_state import (
     NEXT,
     NOW,
     OUTPUT,
+    PASSED,
     PREEMPTED,
     PREEMPTIONS,
     PRODUCED,
@@ -34,6 +36,7 @@ from moesim.replay.kernels.serving_state import (
     SOURCE,
     TOKENS_MOST,
     WAITING,
+    WINDOW,
     Replicas,
     Rules,
     Scalars,
@@ -64,7 +67,10 @@ def release(slots: Slots, replicas: Replicas, scalars: Scalars, replica: int, sl
     slots.number[slot, HELD] = 0
 
 
-def plan(rules: Rules, slots: Slots, replicas: Replicas, scalars: Scalars, replica: int) -> int:
+def plan(
+    costs: StepCosts, routing: Routing, rules: Rules, slots: Slots, replicas: Replicas, scratch: Scratch,
+    scalars: Scalars, replica: int,
+) -> int:  # fmt: skip
     """Decide how many tokens of each request the next step computes; returns how many altogether."""
     budget, preempted = rules.limit[TOKENS_MOST], 0
     place = 0
@@ -80,7 +86,7 @@ def plan(rules: Rules, slots: Slots, replicas: Replicas, scalars: Scalars, repli
                 budget -= new
         place += 1
     if preempted == 0:
-        budget = _admit(rules, slots, replicas, scalars, replica, budget)
+        budget = _admit(costs, routing, rules, slots, replicas, scratch, scalars, replica, budget)
     return rules.limit[TOKENS_MOST] - budget
 
 
@@ -134,6 +140,7 @@ def _preempt(rules: Rules, slots: Slots, replicas: Replicas, scalars: Scalars, r
     slots.number[slot, COMPUTED] = shared_tokens(rules, slots.number[slot, PROMPT])
     slots.number[slot, SCHEDULED] = 0
     slots.number[slot, PREEMPTED] += 1
+    slots.number[slot, PASSED] = rules.limit[WINDOW]
     scalars.number[PREEMPTIONS] += 1
     slots.number[slot, NEXT] = replicas.head[replica]
     if replicas.head[replica] < 0:
@@ -143,10 +150,14 @@ def _preempt(rules: Rules, slots: Slots, replicas: Replicas, scalars: Scalars, r
     scalars.number[WAITING] += 1
 
 
-def _admit(rules: Rules, slots: Slots, replicas: Replicas, scalars: Scalars, replica: int, budget: int) -> int:
+def _admit(
+    costs: StepCosts, routing: Routing, rules: Rules, slots: Slots, replicas: Replicas, scratch: Scratch,
+    scalars: Scalars, replica: int, budget: int,
+) -> int:  # fmt: skip
     """Admit waiting requests while there is room; returns what is left of the budget."""
     while budget > 0 and replicas.head[replica] >= 0 and replicas.count[replica] < rules.limit[REQUESTS_MOST]:
-        slot = replicas.head[replica]
+        before = _before_next(costs, routing, rules, slots, replicas, scratch, replica)
+        slot = replicas.head[replica] if before < 0 else slots.number[before, NEXT]
         left = _left(slots, slot)
         if left > budget and rules.limit[CHUNKED] == 0:
             break
@@ -154,7 +165,7 @@ def _admit(rules: Rules, slots: Slots, replicas: Replicas, scalars: Scalars, rep
         lacking = _lacking(rules, slots, slot, new)
         if lacking > replicas.blocks[replica]:
             break
-        replicas.head[replica] = slots.number[slot, NEXT]
+        _unlink(slots, replicas, replica, before, slot)
         replicas.waiting[replica] -= 1
         replicas.running[replica, replicas.count[replica]] = slot
         replicas.count[replica] += 1
@@ -166,6 +177,59 @@ def _admit(rules: Rules, slots: Slots, replicas: Replicas, scalars: Scalars, rep
         slots.number[slot, SCHEDULED] = new
         budget -= new
     return budget
+
+
+def _unlink(slots: Slots, replicas: Replicas, replica: int, before: int, slot: int) -> None:
+    """Take a request out of the queue, from behind ``before``, which passes its head over; below 0: from its head."""
+    following = slots.number[slot, NEXT]
+    if before < 0:
+        replicas.head[replica] = following
+        return
+    slots.number[replicas.head[replica], PASSED] += 1
+    slots.number[before, NEXT] = following
+    if following < 0:
+        replicas.tail[replica] = before
+
+
+def _before_next(
+    costs: StepCosts, routing: Routing, rules: Rules, slots: Slots, replicas: Replicas, scratch: Scratch, replica: int
+) -> int:
+    """Which waiting request stands before the one to admit; below 0: it is the first.
+
+    Of the window at the queue's head, the first of those whose liked experts add least to what running requests like.
+    """
+    first, window = replicas.head[replica], rules.limit[WINDOW]
+    if window <= 1 or replicas.count[replica] == 0 or slots.number[first, PASSED] >= window:
+        return -1
+    scratch.liked[:, :] = 0
+    for place in range(replicas.count[replica]):
+        _add_liked(routing.liked, scratch.liked, slots.number[replicas.running[replica, place], SOURCE])
+    chosen, least, before, slot = -1, -1.0, -1, first
+    for _ in range(window):
+        added = _added(costs, routing.liked, scratch.liked, slots.number[slot, SOURCE])
+        if least < 0 or added < least:
+            chosen, least = before, added
+        before, slot = slot, slots.number[slot, NEXT]
+        if slot < 0:
+            break
+    return chosen
+
+
+def _add_liked(liked: Any, mask: Any, source: int) -> None:
+    for layer in range(mask.shape[0]):
+        for word in range(mask.shape[1]):
+            mask[layer, word] |= liked[source, layer, word]
+
+
+def _added(costs: StepCosts, liked: Any, mask: Any, source: int) -> float:
+    """Experts that a source likes and the mask lacks, over all layers of the model."""
+    added = 0.0
+    for layer in range(mask.shape[0]):
+        new = 0
+        for word in range(mask.shape[1]):
+            new += ones(liked[source, layer, word] & ~mask[layer, word])
+        added += costs.layers[layer] * new
+    return added
 
 
 def step_s(

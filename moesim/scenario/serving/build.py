@@ -245,6 +245,7 @@ def _limits(serving: ServingSpec, arrivals: ArrivalsSpec, memory: GpuMemory) -> 
         decoders=apart.decode_replicas if apart is not None else 0,
         least_loaded=serving.routing == "least-loaded",
         users=arrivals.users or 0,
+        window=serving.window if serving.batching == "alike" else 1,
         transfer_latency_s=latency_s,
         transfer_token_s=token_s,
     )
@@ -269,6 +270,8 @@ def _warnings(
         )
     if scenario.serving is not None and scenario.serving.time_scale != 1:
         told.append(f"time_scale: every step takes {scenario.serving.time_scale:g} times what the cost forms say.")
+    if scenario.serving is not None and scenario.serving.batching == "alike":
+        told.append("batching 'alike': which experts an answer will use is known from the trace, not predicted.")
     if parallel.pp > 1:
         told.append("pipeline: stages run one after the other for each step; no second batch fills the gaps.")
     if parallel.dp > 1:

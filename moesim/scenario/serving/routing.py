@@ -34,9 +34,8 @@ def unrouted() -> Routed:
     """For models without experts."""
     none, one = np.zeros(1, dtype=np.int64), np.ones(1, dtype=np.int64)
     empty = np.zeros((1, 0, 1), dtype=np.int64)
-    return Routed(
-        Routing(empty, empty, np.ones((1, 1), np.int64), none, none, one, none, none, one), np.zeros(0), 0, ()
-    )
+    routing = Routing(empty, empty, np.ones((1, 1), np.int64), none, none, one, none, none, one, empty)
+    return Routed(routing, np.zeros(0), 0, ())
 
 
 def routed(trace: RoutingTrace, ranks: int) -> Routed:
@@ -71,6 +70,7 @@ def routed(trace: RoutingTrace, ranks: int) -> Routed:
         output_start=outputs.start,
         output_low=outputs.low,
         output_high=outputs.high,
+        liked=_liked(trace, requests[:kept], phase, layers, words),
     )
     return Routed(routing, repeats, kept, tuple(warnings))
 
@@ -142,6 +142,18 @@ def _masks(experts: Ints, num_experts: int, words: int) -> Ints:
         bit = np.where(there, np.int64(1) << (chosen % WORD_BITS), 0)[..., None]
         np.put_along_axis(mask, word, np.take_along_axis(mask, word, axis=2) | bit, axis=2)
     return mask
+
+
+def _liked(trace: RoutingTrace, requests: list[int], phase: NDArray[np.uint8], layers: list[int], words: int) -> Ints:
+    """The experts that each request's output uses most, so many as a token uses. [requests, layers, words]"""
+    found = np.zeros((len(requests), len(layers), trace.top_k), dtype=np.int64)
+    for number, request in enumerate(requests):
+        span = trace.rows_of(request)
+        own = np.asarray(trace.experts[span])[phase[span] == DECODE]
+        for place, layer in enumerate(layers):
+            uses = np.bincount(own[:, layer].ravel(), minlength=trace.num_experts)[: trace.num_experts]
+            found[number, place] = np.argsort(-uses, kind="stable")[: trace.top_k]
+    return _masks(found, trace.num_experts, words)
 
 
 def _pairs(experts: Ints, num_experts: int, ranks: int) -> Ints:

@@ -153,6 +153,14 @@ class ServingSpec(_Spec):
     shared_prefix: Annotated[int, Field(ge=0, le=MAX_TOKENS)] = Field(
         0, description="prompt tokens that all requests share, and whose KV cache is kept; default: nothing is shared"
     )
+    batching: Literal["arrival", "alike"] = Field(
+        "arrival",
+        description="which waiting request is admitted next: the first, or of the first `window` the one whose answer "
+        "uses most of the experts that running requests use (known from the trace: modelled)",
+    )
+    window: Annotated[int, Field(ge=2, le=1024)] = Field(
+        16, description="of batching: alike; one that was passed over so often is next"
+    )
     routing: Literal["round-robin", "least-loaded"] = Field("round-robin", description="of requests to replicas")
     disaggregation: DisaggregationSpec | None = None
     slo: SloSpec = SloSpec()
@@ -169,6 +177,8 @@ class ServingSpec(_Spec):
             return self
         if self.parallel != ParallelSpec() or self.disaggregation is not None:
             raise ValueError("engine: offload runs on one GPU | hint: leave out parallel and disaggregation")
+        if self.batching != "arrival":
+            raise ValueError("engine: offload batches by a policy | hint: policies: {batching: expertflow}")
         if self.max_num_seqs > MOST_OFFLOADED:
             told = f"engine: offload decodes at most {MOST_OFFLOADED} requests at once (got {self.max_num_seqs})"
             raise ValueError(f"{told} | hint: max_num_seqs: 1")
