@@ -30,6 +30,8 @@ TARGETS = {
     "grouped experts": 15.0,
     "overlap": 15.0,
 }
+#: Of the decode loop: median error of its whole time in percent, and of the stall's share in points.
+LOOP_TARGETS = (10.0, 5.0)
 _COPIES = ("copy", "copy_host_kind", "copy_bidir", "stage")
 _CLASSES = {
     "expert_ffn": "expert time",
@@ -69,9 +71,20 @@ class Line(_Part):
     @property
     def verdict(self) -> str:
         """Whether the median reaches the target; empty without one."""
-        if self.target is None:
-            return ""
-        return "reached" if self.errors.median <= self.target else "missed"
+        return "" if self.target is None else _verdict(self.errors.median, self.target)
+
+
+class LoopErrors(_Part):
+    """Medians over the decode loop's configurations: error of its time in percent, of the stall's share in points."""
+
+    rows: int
+    total: float
+    stall: float
+
+    @property
+    def verdicts(self) -> tuple[str, str]:
+        """Whether each reaches its target."""
+        return _verdict(self.total, LOOP_TARGETS[0]), _verdict(self.stall, LOOP_TARGETS[1])
 
 
 class Validation(_Part):
@@ -90,6 +103,7 @@ class Validation(_Part):
     benches: list[Line]
     groups: list[Line]
     loops: list[LoopPrediction]
+    loop_errors: LoopErrors | None
     skipped: list[str]
 
     def as_json(self) -> dict[str, Any]:
@@ -107,7 +121,8 @@ def validate_card(card: MachineSpec, path: Path) -> Validation:
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     constants = constants_by_group(card.fits)
     sound = [row for row in result.rows if row.sound and row.bench != "replay"]
-    loops = [row for row in result.rows if row.bench == "replay" and row.sound]
+    measured_loops = [row for row in result.rows if row.bench == "replay" and row.sound]
+    loops = [loop for row in measured_loops if (loop := predict_loop(row, constants)) is not None]
     scored = [(row, seconds) for row in sound if (seconds := predicted_seconds(row, constants)) is not None]
     return Validation(
         card=card.name,
@@ -122,7 +137,8 @@ def validate_card(card: MachineSpec, path: Path) -> Validation:
         classes=_lines(scored, _class_of),
         benches=_lines(scored, lambda row: row.bench),
         groups=_lines(scored, lambda row: f"{row.bench}: {group_key(row)[1]}"),
-        loops=[loop for row in loops if (loop := predict_loop(row, constants)) is not None],
+        loops=loops,
+        loop_errors=loop_errors(loops),
         skipped=result.skips_told(),
     )
 
@@ -161,6 +177,19 @@ def errors_of(scored: Sequence[tuple[Row, float]]) -> Errors:
         worst=scored[worst][0].told,
         worst_error=_percent(signed[worst]),
     )
+
+
+def loop_errors(loops: Sequence[LoopPrediction]) -> LoopErrors | None:
+    """Over the configurations of the decode loop; None where none was measured."""
+    if not loops:
+        return None
+    totals = [abs(loop.error_percent) for loop in loops]
+    stalls = [abs(loop.predicted_stall - loop.measured_stall) * 100 for loop in loops]
+    return LoopErrors(rows=len(loops), total=_percent(np.median(totals)), stall=_percent(np.median(stalls)))
+
+
+def _verdict(value: float, target: float) -> str:
+    return "reached" if value <= target else "missed"
 
 
 def _percent(value: Any) -> float:

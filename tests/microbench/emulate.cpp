@@ -32,6 +32,44 @@ void to_bf16(const float* values, int count, std::uint16_t* bits) {
   for (int i = 0; i < count; ++i) bits[i] = bf16_from_float(values[i]);
 }
 
+void tiles(const std::int64_t* counts, int experts, int tile_tokens, int* offset, int* tile_start) {
+  lay_out_tiles(counts, experts, tile_tokens, offset, tile_start);
+}
+void tile(const int* offset, const int* tile_start, int experts, int number, int tile_tokens, int* out) {
+  const TokenTile found = tokens_of_tile(offset, tile_start, experts, number, tile_tokens);
+  out[0] = found.expert, out[1] = found.first, out[2] = found.tokens;
+}
+
+// The warp of the top-k kernel, lane by lane: each lane's best of what it holds, then five exchanges.
+void warp_topk(const float* scores, int experts, int k, std::int32_t* ids) {
+  float own[32][16];
+  for (int lane = 0; lane < 32; ++lane)
+    for (int i = 0; i < 16; ++i) {
+      const int expert = expert_of_lane(lane, i);
+      own[lane][i] = expert < experts ? scores[expert] : -INFINITY;
+    }
+  for (int rank = 0; rank < k; ++rank) {
+    float best[32];
+    int id[32];
+    for (int lane = 0; lane < 32; ++lane) {
+      best[lane] = -INFINITY, id[lane] = 512;
+      for (int i = 0; i < 16; ++i)
+        if (own[lane][i] > best[lane]) best[lane] = own[lane][i], id[lane] = expert_of_lane(lane, i);
+    }
+    for (int step = 16; step > 0; step /= 2) {
+      float other[32];
+      int other_id[32];
+      for (int lane = 0; lane < 32; ++lane) other[lane] = best[lane ^ step], other_id[lane] = id[lane ^ step];
+      for (int lane = 0; lane < 32; ++lane)
+        if (comes_before(other[lane], other_id[lane], best[lane], id[lane])) best[lane] = other[lane], id[lane] = other_id[lane];
+    }
+    ids[rank] = id[0];
+    for (int lane = 0; lane < 32; ++lane)
+      for (int i = 0; i < 16; ++i)
+        if (expert_of_lane(lane, i) == id[lane]) own[lane][i] = -INFINITY;
+  }
+}
+
 int tile_expert(const int* tile_start, int experts, int tile) { return expert_of_tile(tile_start, experts, tile); }
 
 void gate_up_rows(int* columns, int* is_up) {

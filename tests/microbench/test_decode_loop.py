@@ -14,6 +14,7 @@ from moesim.errors import MicrobenchError
 from moesim.microbench.decode_loop import LoopSeconds, loop_seconds, loop_setup, num_experts, predict_loop, routing
 from moesim.microbench.runner import row_of
 from moesim.microbench.suite import bench_named
+from moesim.microbench.validation import loop_errors
 from moesim.traces import load_trace
 
 TRACE = Path(__file__).parents[2] / "traces" / "moe-32x4.npz"
@@ -93,3 +94,15 @@ def test_the_routing_is_of_the_bundled_trace():
     rows = np.flatnonzero((np.asarray(trace.request) == 0) & (np.asarray(trace.phase) == 1))[:64]
     np.testing.assert_array_equal(routing(), np.asarray(trace.experts)[rows])
     assert num_experts() == trace.card.num_experts
+
+
+def test_the_loops_targets(emulator):
+    exact = predict_loop(measured(emulator, case_of(96, 0)), CONSTANTS)
+    slower = exact.model_copy(
+        update={"measured_s": exact.measured_s * 1.25, "measured_stall": exact.measured_stall - 0.1}
+    )
+    assert loop_errors([]) is None
+    assert loop_errors([exact, exact, slower]).verdicts == ("reached", "reached")
+    found = loop_errors([exact, slower, slower])
+    assert (found.rows, found.total, found.stall) == (3, 20.0, 10.0)
+    assert found.verdicts == ("missed", "missed")

@@ -69,6 +69,37 @@ def test_each_tile_finds_its_expert(emulator, counts):
     np.testing.assert_array_equal(found, expected)
 
 
+@settings(max_examples=50, deadline=None)
+@given(counts=st.lists(st.integers(0, 300), min_size=1, max_size=40).filter(any), size=st.sampled_from([1, 4, 16, 128]))
+def test_tiles_cover_every_token_of_every_expert_once(emulator, counts, size):
+    experts, wide = len(counts), np.array(counts, np.int64)
+    offset, start = np.zeros(experts + 1, np.int32), np.zeros(experts + 1, np.int32)
+    emulator.tiles(pointer(wide), experts, size, pointer(offset), pointer(start))
+    np.testing.assert_array_equal(offset, np.concatenate([[0], np.cumsum(counts)]))
+    np.testing.assert_array_equal(np.diff(start), -(-wide // size))
+    seen = []
+    for number in range(start[-1]):
+        found = np.zeros(3, np.int32)
+        emulator.tile(pointer(offset), pointer(start), experts, number, size, pointer(found))
+        expert, first, tokens = found.tolist()
+        assert 1 <= tokens <= size
+        assert offset[expert] <= first <= first + tokens <= offset[expert + 1]
+        seen += range(first, first + tokens)
+    assert seen == list(range(sum(counts)))
+
+
+@pytest.mark.parametrize(("experts", "k"), [(8, 2), (32, 4), (33, 5), (128, 8), (512, 16)])
+def test_a_warp_chooses_the_same_experts(emulator, experts, k):
+    random = np.random.default_rng(experts)
+    for row in range(32):
+        scores = random.standard_normal(experts).astype(np.float32)
+        if row % 2:
+            scores = np.round(scores)  # ties: the lower number wins
+        ids = np.zeros(k, np.int32)
+        emulator.warp_topk(pointer(scores), experts, k, pointer(ids))
+        np.testing.assert_array_equal(ids, np.argsort(-scores, kind="stable")[:k])
+
+
 def test_gate_and_up_rows_interleave_by_sixteen(emulator):
     columns, is_up = np.zeros(128, np.int32), np.zeros(128, np.int32)
     emulator.gate_up_rows(pointer(columns), pointer(is_up))

@@ -103,15 +103,4 @@ std::uint64_t device_checksum(const void* data, std::int64_t bytes) {
   return sum;
 }
 
-Rotation::Rotation(std::int64_t each, std::uint64_t seed)
-    : each_((each + 255) / 256 * 256), count_(std::max<std::int64_t>(2, 4 * l2_bytes() / each_ + 1)), data_(each_ * count_) {
-  fill_random(data_.at(), data_.bytes(), seed);
-  MOESIM_CUDA(cudaDeviceSynchronize());
-}
-
-unsigned char* Rotation::next() {
-  at_ = (at_ + 1) % count_;
-  return data_.at(at_ * each_);
-}
-
 }  // namespace moesim

@@ -104,7 +104,10 @@ class Event {
   void record(cudaStream_t stream) const { MOESIM_CUDA(cudaEventRecord(event_, stream)); }
   bool done() const {
     const cudaError_t status = cudaEventQuery(event_);
-    if (status == cudaErrorNotReady) return false;
+    if (status == cudaErrorNotReady) {
+      cudaGetLastError();  // it counts as the last error, which the next launch would be blamed for
+      return false;
+    }
     check(status, "cudaEventQuery");
     return true;
   }
@@ -226,17 +229,5 @@ void fill_bf16(void* data, std::int64_t count, float scale, std::uint64_t seed, 
 void set_bytes(void* data, int value, std::int64_t bytes);
 // As `checksum` on the host. Waits.
 std::uint64_t device_checksum(const void* data, std::int64_t bytes);
-
-// Buffers of one size that together exceed four times the L2 (at least two), so that each use finds them cold.
-class Rotation {
- public:
-  Rotation(std::int64_t each, std::uint64_t seed);
-  unsigned char* next();
-  std::int64_t count() const { return count_; }
-
- private:
-  std::int64_t each_, count_, at_ = 0;
-  DeviceBuffer data_;
-};
 
 }  // namespace moesim

@@ -151,10 +151,7 @@ TokenGroups::TokenGroups(const std::vector<std::int64_t>& counts, int tile_token
     : experts_(static_cast<int>(counts.size())) {
   std::vector<int> numbers(2 * counts.size() + 2, 0);
   int *offset = numbers.data(), *tile_start = offset + counts.size() + 1;
-  for (std::size_t e = 0; e < counts.size(); ++e) {
-    offset[e + 1] = offset[e] + static_cast<int>(counts[e]);
-    tile_start[e + 1] = tile_start[e] + static_cast<int>((counts[e] + tile_tokens - 1) / tile_tokens);
-  }
+  lay_out_tiles(counts.data(), experts_, tile_tokens, offset, tile_start);
   tokens_ = offset[counts.size()];
   tiles_ = tile_start[counts.size()];
   data_ = DeviceBuffer(static_cast<std::int64_t>(numbers.size() * sizeof(int)));

@@ -15,14 +15,9 @@ constexpr int kAhead = 4;  // loads of weights under way in each lane
 __device__ __forceinline__ int lane_of() { return static_cast<int>(threadIdx.x) % 32; }
 __device__ __forceinline__ int warp_of() { return static_cast<int>(threadIdx.x) / 32; }
 
-// The tokens of a tile: the first one, and how many there are.
-struct Tile {
-  int expert, first, tokens;
-};
+using Tile = TokenTile;
 __device__ __forceinline__ Tile tile_of(const Groups& groups, int tile, int tile_tokens) {
-  const int expert = expert_of_tile(groups.tile_start, groups.experts, tile);
-  const int first = groups.offset[expert] + (tile - groups.tile_start[expert]) * tile_tokens;
-  return {expert, first, min(tile_tokens, groups.offset[expert + 1] - first)};
+  return tokens_of_tile(groups.offset, groups.tile_start, groups.experts, tile, tile_tokens);
 }
 
 __device__ __forceinline__ float sum_of_warp(float value) {

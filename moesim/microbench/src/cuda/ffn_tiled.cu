@@ -14,16 +14,14 @@ constexpr int kStride = kDepth + 8;  // of a row in shared memory: 80 bytes, so 
 constexpr int kStageValues = (kTokens + kColumns) * kStride;
 constexpr int kSharedBytes = kStages * kStageValues * 2;
 
-struct Block {
-  int expert, first, tokens;  // of x
-  int column;                 // first one of the output
+struct Block : TokenTile {
+  int column;  // first one of the output
 };
 
 __device__ __forceinline__ Block block_of(const Groups& groups, int columns_each) {
   const int tile = static_cast<int>(blockIdx.y);
-  const int expert = expert_of_tile(groups.tile_start, groups.experts, tile);
-  const int first = groups.offset[expert] + (tile - groups.tile_start[expert]) * kTokens;
-  return {expert, first, min(kTokens, groups.offset[expert + 1] - first), static_cast<int>(blockIdx.x) * columns_each};
+  return {tokens_of_tile(groups.offset, groups.tile_start, groups.experts, tile, kTokens),
+          static_cast<int>(blockIdx.x) * columns_each};
 }
 
 // Tokens' values k .. k + 31 of the stage.

@@ -33,6 +33,34 @@ MOESIM_BOTH int expert_of_tile(const int* tile_start, int experts, int tile) {
   return low;
 }
 
+// Tokens of experts in tiles: `offset` and `tile_start` [experts + 1] from the `counts` of each.
+inline void lay_out_tiles(const std::int64_t* counts, int experts, int tile_tokens, int* offset, int* tile_start) {
+  offset[0] = tile_start[0] = 0;
+  for (int e = 0; e < experts; ++e) {
+    offset[e + 1] = offset[e] + static_cast<int>(counts[e]);
+    tile_start[e + 1] = tile_start[e] + static_cast<int>((counts[e] + tile_tokens - 1) / tile_tokens);
+  }
+}
+
+// The tokens of a tile: whose they are, the first one, and how many.
+struct TokenTile {
+  int expert, first, tokens;
+};
+MOESIM_BOTH TokenTile tokens_of_tile(const int* offset, const int* tile_start, int experts, int tile, int tile_tokens) {
+  const int expert = expert_of_tile(tile_start, experts, tile);
+  const int first = offset[expert] + (tile - tile_start[expert]) * tile_tokens;
+  const int left = offset[expert + 1] - first;
+  return {expert, first, left < tile_tokens ? left : tile_tokens};
+}
+
+// Whether a score comes before another one: the larger, and of equal ones that of the lower number.
+MOESIM_BOTH bool comes_before(float score, int id, float other, int other_id) {
+  return score > other || (score == other && id < other_id);
+}
+
+// Where a warp that shares out a token's experts has them: lane l holds experts l, l + 32, ...
+MOESIM_BOTH int expert_of_lane(int lane, int index) { return lane + 32 * index; }
+
 // The row of the shared-memory tile of a fused gate-and-up product that holds row `row` of its 128: each warp's 32 rows
 // are 16 of the gate and the same 16 of up. Returns the column of the layer, counted in the tile's 64; `is_up` says which.
 MOESIM_BOTH int gate_up_column(int row, bool& is_up) {

@@ -29,7 +29,7 @@ __global__ void __launch_bounds__(kThreads) topk(const float* scores, std::int64
   float own[kPerLane];
 #pragma unroll
   for (int i = 0; i < kPerLane; ++i) {
-    const int expert = lane + 32 * i;
+    const int expert = expert_of_lane(lane, i);
     own[i] = expert < experts ? scores[token * experts + expert] : -INFINITY;
   }
   float first = 0, sum = 0, mine = 0;
@@ -39,11 +39,11 @@ __global__ void __launch_bounds__(kThreads) topk(const float* scores, std::int64
     int best_id = kMostExperts;
 #pragma unroll
     for (int i = 0; i < kPerLane; ++i)
-      if (own[i] > best) best = own[i], best_id = lane + 32 * i;
+      if (own[i] > best) best = own[i], best_id = expert_of_lane(lane, i);
     for (int step = 16; step > 0; step /= 2) {
       const float other = __shfl_xor_sync(0xFFFFFFFFu, best, step);
       const int other_id = __shfl_xor_sync(0xFFFFFFFFu, best_id, step);
-      if (other > best || (other == best && other_id < best_id)) best = other, best_id = other_id;
+      if (comes_before(other, other_id, best, best_id)) best = other, best_id = other_id;
     }
     if (rank == 0) first = best;
     const float weight = sigmoid ? 1 / (1 + __expf(-best)) : __expf(best - first);
@@ -51,7 +51,7 @@ __global__ void __launch_bounds__(kThreads) topk(const float* scores, std::int64
     if (lane == rank) mine = weight, my_id = best_id;
 #pragma unroll
     for (int i = 0; i < kPerLane; ++i)
-      if (lane + 32 * i == best_id) own[i] = -INFINITY;
+      if (expert_of_lane(lane, i) == best_id) own[i] = -INFINITY;
   }
   if (lane < k) {
     ids[token * k + lane] = my_id;
