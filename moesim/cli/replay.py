@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,10 +14,14 @@ from moesim.errors import PolicyError
 from moesim.units import format_bytes, parse
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from moesim.studies.replay import ReplayStudy
 
 #: No cache and no expert is larger; what is beyond is a slip of the unit.
 MAX_CAPACITY_BYTES, MAX_EXPERT_BYTES = 2**60, 2**40
+#: Of the table; the others are in the JSON.
+MAX_ROWS = 24
 
 
 def replay(
@@ -24,6 +29,9 @@ def replay(
     policy: Annotated[str, typer.Option(help="A caching policy; `moesim policies list`. Or a file.")] = "lru",
     capacity: Annotated[str | None, typer.Option(help="Cache size, as in 4000MiB.")] = None,
     capacities: Annotated[str | None, typer.Option(help="Several sizes for a curve, as in 500MiB,1GiB,4GiB.")] = None,
+    all_sizes: Annotated[
+        bool, typer.Option("--all-sizes", help="LRU at every number of experts, in one pass.")
+    ] = False,
     scope: Annotated[Literal["global", "layer"], typer.Option(help="One cache, or a share for each layer.")] = "global",
     phase: Annotated[
         Literal["all", "decode"], typer.Option(help="What is counted; prefill fills the cache either way.")
@@ -45,7 +53,9 @@ def replay(
     """Count hits, misses and fetched bytes of a caching policy on a trace."""
     from moesim.studies.replay import load_any_trace, replay_study
 
-    sizes = _capacities(capacity, capacities)
+    sizes = [] if all_sizes else _capacities(capacity, capacities)
+    if all_sizes and (capacity or capacities):
+        raise PolicyError.of("--all-sizes", "already says which sizes", "leave out --capacity and --capacities")
     study = replay_study(
         load_any_trace(trace),
         policy,
@@ -55,26 +65,26 @@ def replay(
         allow_code=allow_code,
     )
     with nullcontext() if plot is None else output_file(plot):
-        with progress("replaying", total=len(sizes) * study.visits.num_visits) as bar:
-            rows = [
-                study.count(
+        with progress("replaying", total=max(len(sizes), 1) * study.num_visits) as bar:
+            points = study.all_sizes(per_layer=scope == "layer", rule=rule, phase=phase) if all_sizes else []
+            for place, size in enumerate(sizes):
+                advanced = partial(_advance, bar, place * study.num_visits)
+                counts = study.count(
                     size,
                     per_layer=scope == "layer",
                     rule=rule,
                     phase=phase,
-                    progress=lambda _: bar.advance(bar.task_ids[0]),
+                    progress=advanced,
                 )
-                for size in sizes
-            ]
-        points = [{"capacity_bytes": size, **counts.to_dict()} for size, counts in zip(sizes, rows, strict=True)]
+                points.append({"capacity_bytes": size, **counts.to_dict()})
         if plot is not None:
             from moesim.report.curves import plot_hit_curve
 
             plot_hit_curve({policy: points}, study.trace.card.name, plot)
     if as_json:
-        print_json(points[0] if capacities is None else {"policy": policy, "curve": points})
+        print_json(points[0] if capacity is not None else {"policy": policy, "curve": points})
     else:
-        _print(points, study)
+        _print(_some(points), study)
 
 
 def _bytes(text: str, option: str, most: int = MAX_CAPACITY_BYTES) -> int:
@@ -94,6 +104,17 @@ def _capacities(capacity: str | None, capacities: str | None) -> list[int]:
         return [_bytes(capacity, "--capacity")]
     assert capacities is not None
     return [_bytes(size, "--capacities") for size in capacities.split(",")]
+
+
+def _advance(bar: Progress, before: int, done: int) -> None:
+    bar.update(bar.task_ids[0], completed=before + done)
+
+
+def _some(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Not more than a screen of them, the first and the last included."""
+    if len(points) <= MAX_ROWS:
+        return points
+    return [points[round(place * (len(points) - 1) / (MAX_ROWS - 1))] for place in range(MAX_ROWS)]
 
 
 def _print(points: list[dict[str, Any]], study: ReplayStudy) -> None:

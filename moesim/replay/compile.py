@@ -25,7 +25,7 @@ from typing import Any
 from moesim.errors import PolicyError
 from moesim.policies.api import Policy
 from moesim.replay.kernels import policy as stand_ins
-from moesim.replay.kernels.blocks import tally, unpack
+from moesim.replay.kernels.blocks import distinct, tally, unpack
 from moesim.replay.kernels.distances import lookup_distances, use_distances
 from moesim.replay.kernels.fewest import fewest_misses
 from moesim.replay.kernels.sequential import sequential
@@ -35,7 +35,7 @@ from moesim.replay.kernels.visits import by_visit
 from moesim.replay.source import module_source
 
 _WITH_A_POLICY = (sequential, by_visit)
-_WITHOUT = (unpack, tally, use_distances, lookup_distances, fewest_misses)
+_WITHOUT = (unpack, distinct, tally, use_distances, lookup_distances, fewest_misses)
 #: Kernels without a policy that have a module of their own, so that a change of one compiles no other.
 _ALONE = {"serve": serve}
 #: Small functions are inlined, policies' too, which makes heaps half as fast again; these are called.

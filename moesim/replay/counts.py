@@ -36,7 +36,7 @@ class Counts:
     Attributes:
         activations, lookups, hits, fetched_bytes: integers of each layer. [layers]
         overshoot_bytes: the most that was held beyond the capacity (rule ``evict_after``).
-        hit: whether each counted lookup was a hit, in order. [lookups]
+        hit: whether each counted lookup was a hit, in order; None where a stream was counted. [lookups]
     """
 
     activations: NDArray[np.int64]
@@ -44,7 +44,7 @@ class Counts:
     hits: NDArray[np.int64]
     fetched_bytes: NDArray[np.int64]
     overshoot_bytes: int
-    hit: NDArray[np.bool_]
+    hit: NDArray[np.bool_] | None
 
     @property
     def hit_rate_per_lookup(self) -> float | None:
@@ -95,7 +95,7 @@ def count(
     Raises:
         PolicyError: the largest expert does not fit, or the policy needs a training split and there is none.
     """
-    _check(sizes, policy, capacity_bytes, visits.num_layers if per_layer else 1, training_uses)
+    check_capacity(sizes, policy, capacity_bytes, visits.num_layers if per_layer else 1, training_uses)
     parts = contexts(
         sizes,
         capacity_bytes,
@@ -154,7 +154,12 @@ def training_uses(visits: Visits) -> NDArray[np.int64]:
     return np.bincount(visits.activation_key, minlength=visits.num_keys).astype(np.int64)
 
 
-def _check(sizes: NDArray[np.int64], policy: Policy, capacity: int, parts: int, uses: object) -> None:
+def check_capacity(sizes: NDArray[np.int64], policy: Policy, capacity: int, parts: int, uses: object) -> None:
+    """See that each of ``parts`` caches can work.
+
+    Raises:
+        PolicyError: the largest expert does not fit, or the policy needs a training split and there is none.
+    """
     largest = int(sizes.max())
     if capacity // parts < largest:
         share = f" ({capacity // parts} bytes a layer)" if parts > 1 else ""

@@ -42,7 +42,7 @@ def _hit_curves(figure: Figure, data: tuple[str, Mapping[str, Sequence[Point]]])
             if point["hit_rate_per_lookup"] is not None
         )
         sizes, rates = zip(*known, strict=True) if known else ((), ())
-        axes.plot(sizes, rates, color=colour, marker=marker, markersize=3, label=policy)
+        axes.plot(sizes, rates, color=colour, marker=marker if len(sizes) < 50 else "", markersize=3, label=policy)
     axes.set_xlim(left=0)
     axes.set_ylim(0, 101)
     axes.grid()

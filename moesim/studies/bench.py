@@ -32,7 +32,7 @@ from moesim.replay.compile import run as run_kernel
 from moesim.replay.kernels.uses import Uses
 from moesim.replay.lru_curve import empty_stack
 from moesim.replay.packed import pack
-from moesim.replay.stream import stream_counts
+from moesim.replay.stream import decode_parts, stream_counts
 from moesim.replay.timed import replay_timed
 from moesim.setup import Setup, TierSetup
 from moesim.studies.bench_rivals import Timing, c_lru_run, libcachesim_run, write_oracle_trace
@@ -172,7 +172,7 @@ def stream_file(path: str, times: int = 8) -> tuple[float, int, int, int]:
 
     sizes = np.ones(DS.num_keys, dtype=np.int64)
     begin = time.process_time()
-    counts = stream_counts(blocks(), DS.experts, sizes, api.load("caching", "lru"), DS.slots)
+    counts = stream_counts(decode_parts(blocks()), DS.experts, sizes, api.load("caching", "lru"), DS.slots)
     cpu_s = time.process_time() - begin
     return cpu_s, _peak_bytes(), int(counts.hits.sum()), int(counts.activations.sum())
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +18,17 @@ from moesim.policies import api
 from moesim.policies.api import Policy
 from moesim.policies.plug_ins import is_file
 from moesim.replay import Counts, count
-from moesim.replay.counts import Phase, Rule, training_uses
+from moesim.replay.counts import Phase, Rule
+from moesim.replay.lru_curve import LruCurve, lru_curve
+from moesim.replay.stream import VisitsPart, parts_of, stream_counts, visits_parts
 from moesim.traces import RoutingTrace, load_trace
 from moesim.traces.importers import import_trace
 from moesim.traces.steps import closed_loop
+from moesim.traces.trace import DECODE
 from moesim.traces.visits import Visits, visits_of
+
+#: A workload of so many activations is counted part after part, so that memory holds it.
+STREAM_FROM = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -29,28 +36,48 @@ class ReplayStudy:
     """A workload and a policy, ready to be counted at any size.
 
     Attributes:
+        requests: those that are counted, one after the other or ``batch`` at a time.
         sizes: bytes of each expert. [keys]
+        training_uses: activations of each expert in the requests before them, where there are any. [keys]
         notes: what a reader must know beside the counts.
     """
 
     trace: RoutingTrace
-    visits: Visits
+    requests: tuple[int, ...]
+    batch: int
     policy: Policy
     sizes: NDArray[np.int64]
     training_uses: NDArray[np.int64] | None
     notes: tuple[str, ...]
+
+    @cached_property
+    def visits(self) -> Visits:
+        """The whole workload."""
+        return visits_of(self.trace, closed_loop(self.trace, list(self.requests), self.batch))
 
     @property
     def largest_bytes(self) -> int:
         """The largest expert."""
         return int(self.sizes.max())
 
+    @cached_property
+    def num_visits(self) -> int:
+        """Of the workload."""
+        if self.batch > 1:
+            return self.visits.num_visits
+        phases = (self.trace.phase[self.trace.rows_of(request)] for request in self.requests)
+        return self.trace.num_layers * sum(
+            int((phase == DECODE).sum()) + bool((phase != DECODE).any()) for phase in phases
+        )
+
     def count(
         self, capacity_bytes: int, *, per_layer: bool, rule: Rule, phase: Phase, progress: Callable[[int], None]
     ) -> Counts:
-        """Counts at one size; see :func:`moesim.replay.count`."""
-        return count(
-            self.visits,
+        """Counts at one size; see :func:`moesim.replay.count`. A long workload is streamed, where it can be."""
+        streamed = self._is_long and self.batch == 1 and self.policy.note is None
+        parts, experts = parts_of(self.trace, self.requests), self.trace.num_experts
+        counted = partial(stream_counts, parts, experts) if streamed else partial(count, self.visits)
+        return counted(
             self.sizes,
             self.policy,
             capacity_bytes,
@@ -60,6 +87,43 @@ class ReplayStudy:
             training_uses=self.training_uses,
             progress=progress,
         )
+
+    def all_sizes(self, *, per_layer: bool, rule: Rule, phase: Phase) -> list[dict[str, Any]]:
+        """LRU's counts at every number of experts (of each layer), in one pass.
+
+        Raises:
+            PolicyError: the policy is not LRU, or experts differ in size.
+        """
+        if self.policy.name != "lru":
+            told = f"all sizes are counted in one pass for lru only (got {self.policy.name!r})"
+            raise PolicyError.of("--all-sizes", told, "--capacities, which takes a pass for each size")
+        if int(self.sizes.min()) != self.largest_bytes:
+            raise PolicyError.of("--all-sizes", "experts differ in size", "--capacities, or --expert-bytes")
+        experts = self.trace.num_experts
+        alone = self.batch == 1
+        lookups = rule != "sequential"
+        streamed = visits_parts(parts_of(self.trace, self.requests), experts, lookups=lookups) if alone else ()
+        parts = streamed if alone else [VisitsPart.whole(self.visits)]
+        curve = lru_curve(parts, experts, rule, per_layer=per_layer, phase=phase)
+        caches = self.trace.num_layers if per_layer else 1
+        hits = enumerate(curve.hits.tolist())
+        return [self._point(slots * caches, found, curve) for slots, found in hits if slots >= curve.least]
+
+    def _point(self, slots: int, hits: int, curve: LruCurve) -> dict[str, Any]:
+        misses = curve.lookups - hits
+        return {
+            "capacity_bytes": slots * self.largest_bytes,
+            "lookups": curve.lookups,
+            "hits": hits,
+            "misses": misses,
+            "hit_rate_per_lookup": hits / curve.lookups if curve.lookups else None,
+            "fetched_bytes": misses * self.largest_bytes,
+        }
+
+    @property
+    def _is_long(self) -> bool:
+        tokens = sum(rows.stop - rows.start for rows in map(self.trace.rows_of, self.requests))
+        return bool(tokens * self.trace.num_layers * self.trace.top_k >= STREAM_FROM)
 
 
 def load_any_trace(path: Path) -> RoutingTrace:
@@ -115,13 +179,23 @@ def replay_study(
         raise TraceError.of("--train-fraction", f"leaves none of {len(requests)} requests to count")
     uses = None
     if learned:
-        uses = training_uses(visits_of(trace, closed_loop(trace, requests[:learned])))
-    visits = visits_of(trace, closed_loop(trace, requests[learned:], batch))
+        uses = _uses(trace, requests[:learned])
     sizes, note = _sizes(trace, expert_bytes)
     notes = [note, *(f"the trace is {label}" for label in trace.card.labels)]
     if chosen.needs_future:
         notes.append(f"{policy} knows the future: a bound, not a system")
-    return ReplayStudy(trace, visits, chosen, sizes, uses, tuple(notes))
+    return ReplayStudy(trace, tuple(requests[learned:]), batch, chosen, sizes, uses, tuple(notes))
+
+
+def _uses(trace: RoutingTrace, requests: Sequence[int]) -> NDArray[np.int64]:
+    """Activations of each key in some requests. [keys]"""
+    first = np.arange(trace.num_layers)[:, None] * trace.num_experts
+    uses = np.zeros(trace.num_layers * trace.num_experts, dtype=np.int64)
+    for request in requests:
+        experts = np.asarray(trace.experts[trace.rows_of(request)])
+        keys = (first + experts)[experts != trace.sentinel]
+        uses += np.bincount(keys, minlength=len(uses))
+    return uses
 
 
 def _sizes(trace: RoutingTrace, expert_bytes: int | None) -> tuple[NDArray[np.int64], str]:

@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 
 from moesim.errors import Fault, TraceError
-from moesim.traces.trace import DECODE, Array, RoutingTrace, row_chunks
+from moesim.traces.trace import DECODE, Array, RoutingTrace, forget, row_chunks
 
 #: Says which elements of an array's rows are wrong: (the array, the rows) -> bool array, rows first.
 Rule = Callable[[Array, slice], Array]
@@ -71,6 +71,7 @@ def _first(trace: RoutingTrace, name: str, rule: Rule, message: str, hint: str) 
         return None
     for start, stop in row_chunks(len(column), column[:1].nbytes):
         wrong = rule(column, slice(start, stop))
+        forget(column)
         if wrong.any():
             row, *inner = (int(i) for i in np.unravel_index(int(wrong.argmax()), wrong.shape))
             index = (start + row, *inner)

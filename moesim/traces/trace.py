@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -35,6 +36,13 @@ def row_chunks(num_rows: int, bytes_per_row: int) -> Iterator[tuple[int, int]]:
     rows = max(1, _CHUNK_BYTES // max(1, bytes_per_row))
     for start in range(0, num_rows, rows):
         yield start, min(start + rows, num_rows)
+
+
+def forget(array: Array) -> None:
+    """Let go of the pages of a memory map that were read; they come back from its file when they are read again."""
+    mapped = getattr(array, "_mmap", None)
+    if mapped is not None and hasattr(mapped, "madvise"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -129,6 +137,7 @@ class RoutingTrace:
             digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
             for start, stop in row_chunks(len(array), array[:1].nbytes):
                 digest.update(np.ascontiguousarray(array[start:stop]).data)
+                forget(array)
         return digest.hexdigest()
 
     @cached_property

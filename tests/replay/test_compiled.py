@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,8 +18,8 @@ from moesim.policies.api import CacheContext
 from moesim.replay import compiled_counts, count, counts
 from moesim.replay.compile import cache_folder
 from moesim.replay.expert_cache import contexts
-from moesim.replay.lru_curve import lru_hits
-from moesim.replay.stream import blocks_of, stream_counts
+from moesim.replay.lru_curve import lru_curve
+from moesim.replay.stream import VisitsPart, parts_of, stream_counts, visits_parts
 
 EXPERTS, LAYERS, TOP_K = 5, 3, 2
 RULES = ["reserve", "evict_after", "sequential"]
@@ -132,33 +133,54 @@ def broken_module(module):
     return copy
 
 
+@pytest.mark.parametrize("phase", ["all", "decode"])
 @pytest.mark.parametrize("per_layer", [False, True])
-@pytest.mark.parametrize("rule", ["reserve", "sequential"])
-def test_all_lru_sizes_at_once_are_the_single_ones(rule, per_layer):
+@pytest.mark.parametrize("rule", RULES)
+def test_all_lru_sizes_at_once_are_the_single_ones(rule, per_layer, phase):
     visits = workload(random_rows(400), prompt=7, requests=4, batch=2)
-    hits = lru_hits(visits, rule, per_layer=per_layer)
-    least = 1 if rule == "sequential" else int(np.diff(visits.lookup_start).max())
+    whole = VisitsPart.whole(visits)
+    if rule == "sequential":
+        whole = replace(whole, lookup_start=whole.start, lookup_key=whole.key)
+    curve = lru_curve([whole], EXPERTS, rule, per_layer=per_layer, phase=phase)
+    assert curve.least == (1 if rule == "sequential" else int(np.diff(visits.lookup_start).max()))
     sizes, parts = np.ones(LAYERS * EXPERTS, dtype=np.int64), LAYERS if per_layer else 1
-    for slots in range(least, len(hits)):
-        one = count(visits, sizes, api.load("caching", "lru"), slots * parts, per_layer=per_layer, rule=rule)
-        assert hits[slots] == one.hits.sum()
-    assert (np.diff(hits) >= 0).all()
+    for slots in range(curve.least, len(curve.hits)):
+        capacity = slots * parts
+        one = count(visits, sizes, api.load("caching", "lru"), capacity, per_layer=per_layer, rule=rule, phase=phase)
+        assert (curve.hits[slots], curve.lookups) == (one.hits.sum(), one.lookups.sum())
+    assert (np.diff(curve.hits) >= 0).all()
 
 
+@pytest.mark.parametrize("name", ["lru", "edgemoe", "random"])
+@pytest.mark.parametrize("block", [30, 10**6])
 @pytest.mark.parametrize("per_layer", [False, True])
-def test_a_stream_counts_as_the_whole_does(per_layer, monkeypatch):
-    monkeypatch.setattr("moesim.replay.stream.BLOCK", 30)
+@pytest.mark.parametrize("rule", RULES)
+def test_a_stream_counts_as_the_whole_does(rule, per_layer, block, name, monkeypatch):
+    monkeypatch.setattr("moesim.replay.stream.BLOCK", block)
     rows = np.array(random_rows(60))
     rows[::7, :, 1] = -1
-    trace = trace_of(rows, num_experts=EXPERTS)
-    sizes = np.ones(LAYERS * EXPERTS, dtype=np.int64)
-    policy = api.load("caching", "lru")
-    whole = count(visits_for(trace), sizes, policy, 6, per_layer=per_layer, rule="sequential")
-    stream = stream_counts(blocks_of(trace), EXPERTS, sizes, policy, 6, per_layer=per_layer)
-    assert stream.hits.tolist() == whole.hits.tolist()
-    assert stream.activations.tolist() == whole.activations.tolist()
+    trace = trace_of(rows, num_experts=EXPERTS, prompt=8, requests=np.arange(60) // 25)
+    requests, sizes = trace.request_ids.tolist(), np.arange(LAYERS * EXPERTS) % 3 + 1
+    policy = api.load("caching", name)
+    for phase in ("all", "decode"):
+        options = {"per_layer": per_layer, "rule": rule, "phase": phase}
+        whole = count(visits_for(trace), sizes, policy, 18, **options).to_dict()
+        seen = []
+        stream = parts_of(trace, requests), EXPERTS, sizes, policy, 18
+        assert stream_counts(*stream, **options, progress=seen.append).to_dict() == whole
+        assert seen == sorted(seen)
+        assert seen[-1] == visits_for(trace).num_visits
     with pytest.raises(PolicyError, match="stream"):
-        stream_counts(blocks_of(trace), EXPERTS, sizes, api.load("caching", "belady"), 6)
+        stream_counts(parts_of(trace, requests), EXPERTS, sizes, api.load("caching", "belady"), 6)
+
+
+def test_an_lru_curve_is_the_same_in_parts(monkeypatch):
+    trace = trace_of(random_rows(60), num_experts=EXPERTS, prompt=8, requests=np.arange(60) // 25)
+    whole = lru_curve([VisitsPart.whole(visits_for(trace))], EXPERTS, phase="decode")
+    monkeypatch.setattr("moesim.replay.stream.BLOCK", 30)
+    parts = visits_parts(parts_of(trace, [0, 1, 2]), EXPERTS, lookups=True)
+    found = lru_curve(parts, EXPERTS, phase="decode")
+    assert (found.hits.tolist(), found.lookups, found.least) == (whole.hits.tolist(), whole.lookups, whole.least)
 
 
 COUNT = """
@@ -167,7 +189,8 @@ from moesim.policies import api
 from moesim.replay import stream
 block = np.arange(400).reshape(50, 2, 4) % 7
 sizes = np.ones(14, dtype=np.int64)
-counts = stream.stream_counts([block, block], 7, sizes, api.load("caching", "fifo"), 5)
+parts = stream.decode_parts([block, block])
+counts = stream.stream_counts(parts, 7, sizes, api.load("caching", "fifo"), 5)
 print(counts.hits.tolist())
 """
 
