@@ -99,7 +99,7 @@ def _bytes(text: str, option: str, most: int = MAX_CAPACITY_BYTES) -> int:
 
 def _capacities(capacity: str | None, capacities: str | None) -> list[int]:
     if (capacity is None) == (capacities is None):
-        raise PolicyError.of("--capacity", "give either --capacity or --capacities", "--capacity 4000MiB")
+        raise PolicyError.of("--capacity", "give one of --capacity, --capacities and --all-sizes", "--capacity 4000MiB")
     if capacity is not None:
         return [_bytes(capacity, "--capacity")]
     assert capacities is not None

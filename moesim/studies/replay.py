@@ -98,7 +98,8 @@ class ReplayStudy:
             told = f"all sizes are counted in one pass for lru only (got {self.policy.name!r})"
             raise PolicyError.of("--all-sizes", told, "--capacities, which takes a pass for each size")
         if int(self.sizes.min()) != self.largest_bytes:
-            raise PolicyError.of("--all-sizes", "experts differ in size", "--capacities, or --expert-bytes")
+            hint = f"--capacities, or --expert-bytes {self.largest_bytes}B to count them all alike"
+            raise PolicyError.of("--all-sizes", "experts differ in size", hint)
         experts = self.trace.num_experts
         alone = self.batch == 1
         lookups = rule != "sequential"

@@ -62,3 +62,30 @@ def test_a_plot_is_written(moesim):
     code, _, _ = moesim("replay", "trace.npz", *SIZE, "--capacities", "4MB,8MB", "--plot", "new/curve.svg")
     assert code == 0
     assert "<svg" in (moesim.folder / "new" / "curve.svg").read_text()
+
+
+def test_all_lru_sizes_in_one_pass(moesim):
+    curve = counted(moesim, "--all-sizes")["curve"]
+    sizes = [point["capacity_bytes"] // 10**6 for point in curve]
+    assert sizes == list(range(sizes[0], 17))
+    for point in (curve[0], curve[3], curve[-1]):
+        one = counted(moesim, "--capacity", f"{point['capacity_bytes']}B")
+        assert point == {key: one[key] for key in point}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "place"),
+    [(("--policy", "lfu"), "lru only"), (("--capacity", "8MB"), "already says which sizes")],
+)
+def test_all_sizes_are_those_of_lru(moesim, arguments, place):
+    code, out, err = moesim("replay", "trace.npz", *SIZE, "--all-sizes", *arguments)
+    assert (code, out) == (2, "")
+    assert place in err
+
+
+def test_a_long_trace_is_streamed_and_counts_alike(moesim, monkeypatch):
+    options = ("--capacity", "8MB", "--policy", "static", "--train-fraction", "0.34")
+    whole = counted(moesim, *options)
+    monkeypatch.setattr("moesim.studies.replay.STREAM_FROM", 0)
+    monkeypatch.setattr("moesim.studies.replay.count", None)
+    assert counted(moesim, *options) == whole
