@@ -81,7 +81,7 @@ class GrowingRouting:
         have = self._experts.shape
         if count <= have[0] and layers <= have[1] and slots == have[2]:
             return
-        shape = (count if count <= have[0] else max(count, have[0] + have[0] // 2), layers, slots)
+        shape = (have[0] if count <= have[0] else max(count, have[0] + have[0] // 2), layers, slots)
         self._experts = _enlarged(self._experts, shape, -1)
         self._weights = _enlarged(self._weights, shape, 0)
         self._seen = _enlarged(self._seen, shape if self._by_slot else shape[:2], False)

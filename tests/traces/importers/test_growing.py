@@ -48,3 +48,12 @@ def test_a_file_about_few_of_its_cells_is_refused_before_memory_is_taken():
     routing = GrowingRouting("file", by_slot=True)
     with pytest.raises(TraceError, match="nearly all of the trace would be empty"):
         routing.add(np.arange(count), np.arange(count), np.ones(count), np.ones(count), np.zeros(count, int))
+
+
+def test_spare_rooms_stay_when_a_later_piece_brings_another_layer():
+    """Four tokens, then one more (room for six is made), then a layer that was not seen before."""
+    routing = GrowingRouting("file", by_slot=True)
+    for tokens, layer in (([0, 1, 2, 3], 0), ([4], 0), ([4], 1)):
+        ones = np.ones(len(tokens))
+        assert routing.add(np.array(tokens), layer * ones.astype(int), ones, ones, 0 * ones.astype(int)) is None
+    assert routing.result()[2].tolist() == [[[1], [-1]]] * 4 + [[[1], [1]]]
