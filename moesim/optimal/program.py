@@ -108,7 +108,7 @@ class Program:
         clock = Stopwatch(time_limit_s)
         self._model.setObjective(pulp.LpAffineExpression(self._objective))
         run = run_highs if solver == "HiGHS" else run_cbc
-        outcome = run(self._model, self._is_integer, clock.left_s, gap)
+        outcome = run(self._model, self._is_integer, clock, gap)
         return self._solution(outcome, solver, clock)
 
     def _solution(self, outcome: Outcome, solver: Solver, clock: Stopwatch) -> Solution:

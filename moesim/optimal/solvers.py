@@ -19,9 +19,12 @@ import pulp
 from pulp.apis.coin_api import PULP_CBC_CMD
 
 from moesim.errors import MoesimError
+from moesim.optimal.answer import Stopwatch
 
-#: How long after its time limit a solver may take to stop by itself.
+#: A solver is told to stop so long before its time is over (of short times, a fifth), to leave what it has found ...
 GRACE_S = 2.0
+#: ... for which it has at least so long.
+LEAST_GRACE_S = 0.5
 _POLL_S = 0.05
 _CBC_LOWER_BOUND = re.compile(rb"^Lower bound:\s*(\S+)", re.MULTILINE)
 
@@ -45,7 +48,17 @@ class Outcome:
     is_proven: bool
 
 
-def run_highs(model: Any, is_integer: bool, time_limit_s: float | None, gap: float) -> Outcome:
+def _told_s(left_s: float) -> float:
+    """The time limit that a solver is told when so much is left."""
+    return max(0.01, left_s - min(GRACE_S, left_s / 5))
+
+
+def _most_s(left_s: float | None) -> float:
+    """When a solver is ended or left behind; both limits are what the caller's says, but for the last half second."""
+    return math.inf if left_s is None else max(left_s, _told_s(left_s) + LEAST_GRACE_S)
+
+
+def run_highs(model: Any, is_integer: bool, clock: Stopwatch, gap: float) -> Outcome:
     """HiGHS, in this process and in a thread of its own, so that it can be told to stop.
 
     Raises:
@@ -54,8 +67,8 @@ def run_highs(model: Any, is_integer: bool, time_limit_s: float | None, gap: flo
     for _ in range(2):
         # Its scheduler keeps the number of threads that anybody in this process last asked for.
         highspy.Highs.resetGlobalScheduler(True)
-        run = _HighsRun(model, time_limit_s, gap)
-        run.finish(time_limit_s)
+        run = _HighsRun(model, gap)
+        run.finish(clock.left_s)
         if run.was_abandoned or run.status != highspy.HighsModelStatus.kNotset:
             return run.outcome(is_integer)
     raise SolverError.of("HiGHS", "did not run", "close other users of HiGHS in this process")
@@ -64,8 +77,8 @@ def run_highs(model: Any, is_integer: bool, time_limit_s: float | None, gap: flo
 class _HighsRun(pulp.HiGHS):  # type: ignore[misc]  # PuLP has no types
     """PuLP's translation of a model for HiGHS, and a run that can be stopped."""
 
-    def __init__(self, model: Any, time_limit_s: float | None, gap: float):
-        super().__init__(msg=False, threads=1, timeLimit=time_limit_s, gapRel=gap, gapAbs=0.0)
+    def __init__(self, model: Any, gap: float):
+        super().__init__(msg=False, threads=1, gapRel=gap, gapAbs=0.0)
         self.createAndConfigureSolver(model)
         self.buildSolverModel(model)
         self._columns = [variable.index for variable in model.variables()]
@@ -81,11 +94,13 @@ class _HighsRun(pulp.HiGHS):  # type: ignore[misc]  # PuLP has no types
         self._best = list(event.data_out.mip_solution)
         self._best_bound = float(event.data_out.mip_dual_bound)
 
-    def finish(self, time_limit_s: float | None) -> None:
-        """Run until HiGHS is done, or its time and a grace period are over."""
+    def finish(self, left_s: float | None) -> None:
+        """Run until HiGHS is done, or its time is over."""
+        if left_s is not None:
+            self._highs.setOptionValue("time_limit", _told_s(left_s))
         thread = threading.Thread(target=self._highs.run, daemon=True)
         thread.start()
-        wait_s = math.inf if time_limit_s is None else time_limit_s + GRACE_S
+        wait_s = _most_s(left_s)
         try:
             while thread.is_alive() and wait_s > 0:
                 thread.join(_POLL_S)
@@ -93,7 +108,7 @@ class _HighsRun(pulp.HiGHS):  # type: ignore[misc]  # PuLP has no types
         finally:
             if thread.is_alive():
                 self._highs.cancelSolve()
-                thread.join(GRACE_S)
+                thread.join(LEAST_GRACE_S)
             self.was_abandoned = thread.is_alive()
 
     @property
@@ -121,7 +136,7 @@ class _HighsRun(pulp.HiGHS):  # type: ignore[misc]  # PuLP has no types
         return Outcome(values, bound, is_done and not is_integer)
 
 
-def run_cbc(model: Any, is_integer: bool, time_limit_s: float | None, gap: float) -> Outcome:
+def run_cbc(model: Any, is_integer: bool, clock: Stopwatch, gap: float) -> Outcome:
     """CBC, as a process that is gone when this returns or is interrupted.
 
     Raises:
@@ -131,11 +146,12 @@ def run_cbc(model: Any, is_integer: bool, time_limit_s: float | None, gap: float
         mps, solution, log = (Path(folder) / name for name in ("model.mps", "solution.txt", "log.txt"))
         written, variable_names, row_names, _ = model.writeMPS(str(mps), rename=1)
         command = [str(PULP_CBC_CMD.pulp_cbc_path), str(mps)]
-        if time_limit_s is not None:
-            command += ["-sec", f"{max(time_limit_s, 0.01):.3f}"]
+        left_s = clock.left_s
+        if left_s is not None:
+            command += ["-sec", f"{_told_s(left_s):.3f}"]
         command += ["-ratio", repr(gap), "-timeMode", "elapsed", "-solve" if is_integer else "-initialSolve"]
         command += ["-printingOptions", "all", "-solution", str(solution)]
-        told = _run_process(command, log, time_limit_s)
+        told = _run_process(command, log, _most_s(left_s))
         if not solution.exists():
             return Outcome(None, _cbc_bound(told), False)
         reader = pulp.COIN_CMD(msg=False)
@@ -149,8 +165,8 @@ def run_cbc(model: Any, is_integer: bool, time_limit_s: float | None, gap: float
         return Outcome(values, _cbc_bound(told), is_done and gap == 0.0)
 
 
-def _run_process(command: list[str], log: Path, time_limit_s: float | None) -> bytes:
-    """What a process writes, ended when its time and a grace period are over, and in any case when this returns."""
+def _run_process(command: list[str], log: Path, most_s: float) -> bytes:
+    """What a process writes, ended when its time is over, and in any case when this returns."""
     with log.open("wb") as sink:
         try:
             process = subprocess.Popen(command, stdout=sink, stderr=sink, stdin=subprocess.DEVNULL)
@@ -158,7 +174,7 @@ def _run_process(command: list[str], log: Path, time_limit_s: float | None) -> b
             told = f"can't be run: {error.strerror}"
             raise SolverError.of(command[0], told, "HiGHS needs no program beside Python") from None
         try:
-            process.wait(None if time_limit_s is None else time_limit_s + GRACE_S)
+            process.wait(None if math.isinf(most_s) else most_s)
         except subprocess.TimeoutExpired:
             pass
         finally:

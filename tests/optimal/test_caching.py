@@ -205,5 +205,10 @@ def test_a_miss_may_run_on_the_cpu(seed):
     cpu = rng.integers(1, 12, len(requests.key)).astype(float)
     found = fetch_or_cpu(requests, fetch, cpu, slots)
     assert found.answer.status == "optimal"
-    assert found.answer.value == pytest.approx(fetch_or_cpu_by_search(requests, fetch, cpu, slots))
+    least = fetch_or_cpu_by_search(requests, fetch, cpu, slots)
+    assert found.answer.value == pytest.approx(least)
     assert found.on_gpu.shape == requests.key.shape
+    quick = fetch_or_cpu(requests, fetch, cpu, slots, time_limit_s=0).answer
+    assert quick.bound <= least + 1e-9
+    assert quick.value is None or quick.value >= least - 1e-9
+    assert (quick.value is None) == (requests.largest_set > slots)

@@ -149,7 +149,9 @@ def _with_cpu(setup: Setup, outcome: Outcome, time_limit_s: float) -> Found:
     """A miss may run on the CPU: the least seconds of link and CPU together."""
     fetch_s, cpu_s = link_seconds(setup), np.asarray(setup.times.cpu_s, dtype=np.float64)
     slots = setup.gpu.capacity_bytes // int(setup.sizes[0])
-    solved: Answer = fetch_or_cpu(requests_of(setup.visits), fetch_s, cpu_s, slots, time_limit_s=time_limit_s).answer
+    solved: Answer = fetch_or_cpu(
+        requests_of(setup.visits), fetch_s, cpu_s, slots, unit="s", time_limit_s=time_limit_s
+    ).answer
     ours = fetch_s[0] * to_gpu(setup, outcome) + float(cpu_s[outcome.action == CPU].sum())
     figures: dict[str, float | str | None] = {"experts run on the CPU": float((outcome.action == CPU).sum())}
     told = finding(

@@ -9,6 +9,7 @@ from pathlib import Path
 from moesim.optimal.answer import Answer
 from moesim.results.optimum import Finding, Problem
 from moesim.scenario.load import ScenarioFile
+from moesim.scenario.parallel.build import BuiltParallel, build_parallel
 from moesim.scenario.run import Run, run_scenario
 from moesim.setup import Schedule
 
@@ -39,10 +40,16 @@ class Subject:
         """The scenario's own run on one offloading node."""
         return run_scenario(self.file)
 
+    @cached_property
+    def parallel(self) -> BuiltParallel:
+        """The scenario on several GPUs, built."""
+        return build_parallel(self.file)
+
     @property
     def trace_sha256(self) -> str:
-        """Of the trace's file."""
-        return self.run.built.parts.source.sha256
+        """Of the trace as its file has it."""
+        on_a_cluster = self.file.scenario.parallel is not None
+        return self.parallel.parts.source.sha256 if on_a_cluster else self.run.built.parts.source.sha256
 
 
 @dataclass(frozen=True)

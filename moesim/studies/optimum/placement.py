@@ -14,26 +14,18 @@ from moesim.optimal.placement.reach import Reach, least_reach, reached, tokens_o
 from moesim.optimal.placement.replicas import replicated
 from moesim.optimal.placement.split import split_tokens
 from moesim.policies.placement_profile import PlacementProfile
-from moesim.scenario.load import ScenarioFile
-from moesim.scenario.parallel.build import build_parallel
 from moesim.scenario.parallel.placing import profile_of
 from moesim.setup.placement import Placement
 from moesim.studies.optimum.found import Found, Solution, Subject, finding
-from moesim.traces import load_trace
 
 Ints = NDArray[np.int64]
 SETTINGS = "policies: {placement: {name: fixed, file: FILE}}"
 RULE = "loads of the tokens that the scenario runs, known beforehand; equally many experts on each rank"
 
 
-def trace_sha256(file: ScenarioFile) -> str:
-    """Of the trace's file."""
-    return load_trace(file.folder / file.scenario.trace.file).sha256
-
-
 def solve(subject: Subject) -> Iterator[Found]:
     """Each objective on its own; their best placements differ."""
-    built = build_parallel(subject.file)
+    built = subject.parallel
     rows = built.batch.row.ravel()
     profile = profile_of(subject.file, built.parts, built.parallel, rows)
     own, name = built.plan.placements[0], built.parts.placement.name

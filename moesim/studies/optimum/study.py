@@ -81,7 +81,7 @@ def optimum(
         question=scenario.question,
         scenario=given,
         scenario_sha256=hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest(),
-        trace_sha256=placement.trace_sha256(file) if on_a_cluster else subject.trace_sha256,
+        trace_sha256=subject.trace_sha256,
         findings=[_named(each) for each in found],
         warnings=[] if on_a_cluster else list(subject.run.result.warnings),
     )

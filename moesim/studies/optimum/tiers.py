@@ -35,16 +35,17 @@ def solve(subject: Subject) -> Iterator[Found]:
         raise MoesimError.of("--quality", f"unknown precision {wanted.quality!r}", "one of " + ", ".join(PRECISIONS))
     choices, uses = _choices(subject)
     found = allocate(choices, unit="s", time_limit_s=wanted.time_limit_s)
+    option = _unused_aside(choices, found.option, uses, PRECISIONS.index(wanted.quality))
     simple = _most_used_first(choices, uses, PRECISIONS.index(wanted.quality))
-    names = [PRECISIONS[option % len(PRECISIONS)] for option in found.option]
-    counts = np.bincount(found.option, minlength=len(TIERS) * len(PRECISIONS)).reshape(len(TIERS), -1)
+    names = [PRECISIONS[number % len(PRECISIONS)] for number in option]
+    counts = np.bincount(option, minlength=len(TIERS) * len(PRECISIONS)).reshape(len(TIERS), -1)
     figures: dict[str, float | str | None] = {
         f"experts in {tier}": ", ".join(f"{n} {name}" for n, name in zip(row, PRECISIONS, strict=True) if n) or "none"
         for tier, row in zip(TIERS, counts.tolist(), strict=True)
     }
     figures["error proxy"] = str(wanted.errors) if wanted.errors else THUMB
     capacities = ("GPU bytes", "host bytes", "error")
-    shares = used(choices, found.option) / np.where(choices.capacity > 0, choices.capacity, 1.0)
+    shares = used(choices, option) / np.where(choices.capacity > 0, choices.capacity, 1.0)
     figures["used"] = ", ".join(f"{share:.1%} of {name}" for name, share in zip(capacities, shares, strict=True))
     told = finding(
         "tiers",
@@ -52,7 +53,7 @@ def solve(subject: Subject) -> Iterator[Found]:
         RULE.format(quality=wanted.quality),
         found.answer,
         ours=None if simple is None else total(choices, simple),
-        ours_name=f"all {wanted.quality}, most used on the GPU",
+        ours_name=f"all {wanted.quality}, the most used on the GPU",
         figures=figures,
     )
     table = "layer,expert,precision\n" + "".join(
@@ -129,6 +130,26 @@ def _most_used_first(choices: Choices, uses: NDArray[np.int64], precision: int) 
                 break
         else:
             return None
+    return option
+
+
+def _unused_aside(
+    choices: Choices, option: NDArray[np.int64], uses: NDArray[np.int64], precision: int
+) -> NDArray[np.int64]:
+    """Experts that the workload never uses are free anywhere: in one precision, and in host memory while it lasts."""
+    option, unused = option.copy(), np.flatnonzero(uses == 0)
+    keep = np.flatnonzero(uses)
+    left = choices.capacity - choices.use[:, keep, option[keep]].sum(axis=1)
+    for expert in unused.tolist():
+        for tier in (1, 2, 0):
+            chosen = tier * len(PRECISIONS) + precision
+            need = choices.use[:, expert, chosen]
+            if np.isfinite(choices.cost[expert, chosen]) and (need <= left).all():
+                option[expert] = chosen
+                left -= need
+                break
+        else:
+            left -= choices.use[:, expert, option[expert]]
     return option
 
 
