@@ -13,15 +13,17 @@ from moesim.errors import PolicyError, nearest
 
 def bench(
     parts: Annotated[
-        list[str] | None, typer.Argument(metavar="[replay|timeline|stream|curve|startup]...", help="Default: all.")
+        list[str] | None,
+        typer.Argument(metavar="[replay|timeline|stream|curve|startup|optima]...", help="Default: all."),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, max=99, help="Turns that each contender has.")] = 3,
     out_dir: Annotated[Path | None, typer.Option("--out", help="A folder for bench.json and bench.md.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure the compiled replay: rates, and ratios to libCacheSim, to a C loop and to the SimPy engine.
+    """Measure the compiled replay: rates, and ratios to libCacheSim, to a C loop and to the SimPy engine; and optima.
 
-    All figures are CPU time over 20 million activations or more; the whole takes about ten minutes.
+    All times are CPU time; those of the replay are over 20 million activations or more. The whole takes about ten
+    minutes. Part "optima": how long they take at the sizes of real models, and their gaps.
     """
     from moesim.studies import bench as study
     from moesim.studies import bench_rows

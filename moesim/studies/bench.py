@@ -35,6 +35,7 @@ from moesim.replay.packed import pack
 from moesim.replay.stream import decode_parts, stream_counts
 from moesim.replay.timed import replay_timed
 from moesim.setup import Setup, TierSetup
+from moesim.studies.bench_optima import optima
 from moesim.studies.bench_rivals import Timing, c_lru_run, libcachesim_run, write_oracle_trace
 from moesim.studies.bench_rows import BenchRow
 from moesim.studies.bench_streams import DS, MIX, Stream
@@ -321,4 +322,5 @@ PARTS: dict[str, Callable[[int], Iterator[BenchRow]]] = {
     "stream": _stream,
     "curve": _curve,
     "startup": _startup,
+    "optima": optima,
 }

@@ -16,7 +16,7 @@ from moesim.results.result import write_text
 from moesim.version import __version__
 
 #: "x" is how many times faster; of the others less is better.
-Unit = Literal["x", "x the time", "CPU s", "MiB"]
+Unit = Literal["x", "x the time", "CPU s", "MiB", "%"]
 Verdict = Literal["aim reached", "must reached", "missed", "not measured", "–"]
 
 

@@ -125,7 +125,7 @@ def test_a_solver_that_does_not_stop_is_left_behind(monkeypatch):
 
     def stuck(self, left_s):
         class Stuck:
-            setOptionValue = staticmethod(lambda name, value: None)  # noqa: N815
+            setOptionValue = staticmethod(lambda *_: None)  # noqa: N815
             run = staticmethod(lambda: done.wait(20))
             cancelSolve = staticmethod(lambda: None)  # noqa: N815
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from moesim.studies import bench, bench_rivals, bench_rows
+from moesim.studies import bench, bench_optima, bench_rivals, bench_rows
 from moesim.studies.bench_rows import BenchRow
 from moesim.studies.bench_streams import Stream
 
@@ -61,3 +61,15 @@ def test_a_report_says_first_what_was_missed():
     assert "3 figures have a target: 1 reach the aim, 0 the must, 2 neither" in text
     assert "- missed: replay, mix, lru, 2.00x for ≥ 4x" in text
     assert "| 1.00 … 3.00 |" in text
+
+
+def test_optima_are_measured_with_their_gaps(monkeypatch):
+    tiny = Stream("tiny", layers=2, experts=64, top_k=2, slots=40, tokens=20)
+    for name in ("QWEN3", "DS"):
+        monkeypatch.setattr(bench_optima, name, tiny)
+    monkeypatch.setattr(bench_optima, "BRACKETED", (tiny,))
+    sizes = bench_optima.Sizes(fetches=400, compiled=400, layers=2, experts=64)
+    rows = list(bench_optima.optima(1, sizes))
+    assert len(rows) == 9
+    assert all(row.value is not None and row.must is not None for row in rows)
+    assert {row.unit for row in rows} == {"CPU s", "%"}

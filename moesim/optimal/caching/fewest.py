@@ -35,7 +35,8 @@ def fewest(requests: Requests, slots: int, model: Model = "together", *, warm: b
         raise MoesimError.of("caching", told, "model 'bypass' bounds the fetches of visits that run in waves")
     missed = np.zeros(len(requests.key), dtype=np.bool_)
     sets, number = requests.num_sets, MODELS.index(model)
-    room = [np.zeros(length, dtype=np.int64) for length in (requests.num_keys, sets + 2, sets + 2)]
+    kind = np.int32 if max(sets, slots, len(requests.key)) < 2**31 - 2 else np.int64  # half the memory to go through
+    room = [np.zeros(length, dtype=kind) for length in (requests.num_keys, sets + 2, sets + 2)]
     if len(requests.key) >= COMPILE_FROM:
         arrays = (np.require(array, np.int64, ["C", "W"]) for array in (requests.start, requests.key))
         compiler.run(None, "fewest_misses", *arrays, slots, number, warm, *room, missed)

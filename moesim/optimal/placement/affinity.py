@@ -66,7 +66,7 @@ def fewest_crossings(profile: PlacementProfile, *, time_limit_s: float | None = 
         if rank is not None and crossings(moved, rank) <= value:
             best, value, solver = rank, crossings(moved, rank), "HiGHS"
     by_rule["best"] = value
-    told = answer("crossings", "tokens", value=value, bound=bound, solver=solver)
+    told = answer("crossings", "pairs", value=value, bound=bound, solver=solver)
     return Affinity(clock.stamp(told), best, by_rule)
 
 
@@ -147,7 +147,7 @@ def _is_even(rank: Ints, ranks: int) -> bool:
 def _program(moved: list[Floats], ranks: int, time_limit_s: float | None) -> tuple[Answer, Ints | None]:
     """The integer program, in units of the tokens that move."""
     total = float(sum(matrix.sum() for matrix in moved)) or 1.0
-    program, experts = Program("crossings", "tokens"), len(moved[0])
+    program, experts = Program("crossings", "pairs"), len(moved[0])
     program.add_constant(1.0)
     place = [
         np.array(program.variables(np.zeros(experts * ranks), high=1.0, integer=True)).reshape(experts, ranks)
@@ -167,7 +167,7 @@ def _program(moved: list[Floats], ranks: int, time_limit_s: float | None) -> tup
                 program.row([(variable, 1.0), (int(place[layer + 1][second, rank]), -1.0)], "<=", 0.0)
     solved = program.solve(time_limit_s=time_limit_s)
     bound = None if solved.answer.bound is None else max(0.0, solved.answer.bound * total)
-    found = answer("crossings", "tokens", value=None, bound=bound, solver="HiGHS", seconds=solved.answer.seconds)
+    found = answer("crossings", "pairs", value=None, bound=bound, solver="HiGHS", seconds=solved.answer.seconds)
     if solved.values is None:
         return found, None
     values = solved.values

@@ -28,8 +28,8 @@ def solve(subject: Subject) -> Iterator[Found]:
         message = f"{subject.run.built.parts.node.gpu.name} shares one memory with its CPU"
         raise MoesimError.of("hardware", message, "a machine with a GPU of its own memory")
     if not np.isin(outcome.action, (FETCH, STREAM, CPU)).all():
-        told = f"{setup.on_miss.name!r} changes what is computed, and the optimum is for the model as it is"
-        raise MoesimError.of("policies.on_miss", told, "--set policies.on_miss=fetch")
+        message = f"{setup.on_miss.name!r} changes what is computed, and the optimum is for the model as it is"
+        raise MoesimError.of("policies.on_miss", message, "--set policies.on_miss=fetch")
     clock, layers = Stopwatch(subject.wanted.time_limit_s), list(layers_of(setup, outcome))
     alike = {layer.key: layer for layer in layers}
     times = Counter(layer.key for layer in layers)
