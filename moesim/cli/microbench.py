@@ -97,9 +97,13 @@ def run(
     wait: Annotated[
         str, typer.Option(metavar="TIME", help="In all, for other programs to leave the CPUs alone; default: none.")
     ] = "",
+    rest: Annotated[
+        str, typer.Option(metavar="TIME", help="After every 24 cases, for other programs to get on; default: none.")
+    ] = "",
     seed: Annotated[int, typer.Option(min=0, help="Of the random data.")] = 1,
     realtime: Annotated[
-        bool, typer.Option("--realtime", help="Run the host's programs before all others (needs the right to).")
+        bool,
+        typer.Option("--realtime", help="Keep other programs off the CPUs meanwhile (needs the right to)."),
     ] = False,
 ) -> None:
     """Measure this machine; what can't be measured here is skipped, with the reason."""
@@ -112,7 +116,8 @@ def run(
     budget_s = _seconds(budget, "--budget") if budget else runner.BUDGET_S[level]
     folder = directory or Path(tempfile.gettempdir())
     argv = [f"--{level}", *(["--only", only] if only else []), *(["--budget", budget] if budget else [])]
-    argv += [*([] if again is None else ["--again", str(again)]), *(["--wait", wait] if wait else [])]
+    argv += [] if again is None else ["--again", str(again)]
+    argv += [*(["--wait", wait] if wait else []), *(["--rest", rest] if rest else [])]
     with output_file(output), output_folder(folder), progress("building") as bar:
         options = runner.Options(
             level=level,
@@ -124,6 +129,7 @@ def run(
             file_bytes=_file_bytes(file_size),
             again=again,
             wait_s=_seconds(wait, "--wait") if wait else 0.0,
+            rest_s=_seconds(rest, "--rest") if rest else 0.0,
             argv=[*argv, *(["--realtime"] if realtime else [])],
         )
         result = runner.run(options, note=lambda what: bar.update(bar.task_ids[0], description=what))

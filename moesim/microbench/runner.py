@@ -46,6 +46,7 @@ class Options:
         budget_s: of each program.
         again: how often flagged cases are measured again; None: the level's own.
         wait_s: seconds in all to wait for others to leave the CPUs alone, before each process.
+        rest_s: seconds to leave the CPUs to others after each process.
     """
 
     level: Level
@@ -57,6 +58,7 @@ class Options:
     file_bytes: int = 0
     again: int | None = None
     wait_s: float = 0.0
+    rest_s: float = 0.0
     argv: Sequence[str] = ()
 
     @property
@@ -222,11 +224,12 @@ class _Session:
         self.rows = [better.get(case_key(row.case), row) if row.bench == bench.name else row for row in self.rows]
 
     def _portions(self, cases: Sequence[Case]) -> Iterator[Sequence[Case]]:
-        """All at once, or, where waiting is wanted, in portions of about half a minute, each once others are quiet."""
-        size = PORTION if self._options.wait_s > 0 else max(1, len(cases))
+        """All at once, or, where others are waited for or given a rest, in portions of about half a minute."""
+        size = PORTION if self._options.wait_s + self._options.rest_s > 0 else max(1, len(cases))
         for begin in range(0, len(cases), size):
             self._wait_for_quiet()
             yield cases[begin : begin + size]
+            time.sleep(self._options.rest_s)
 
     def _wait_for_quiet(self) -> None:
         while self._wait_s > 0:
@@ -285,7 +288,7 @@ def row_of(bench: Bench, line: Line) -> Row:
         KeyError, ValueError: it lacks numbers, or they are impossible.
     """
     time_us = summarised(line["samples_us"], line["warmup"], line["batch"])
-    others = line["values"].get("others_busy_cpus") or 0.0
+    others = (line["values"].get("others_busy_cpus") or 0.0) if bench.shares_memory else 0.0
     rates = {"bytes_gbps": line["bytes"] / time_us.p50 * 1e-3, "flops_tflops": line["flops"] / time_us.p50 * 1e-6}
     return Row(
         bench=bench.name,

@@ -31,6 +31,7 @@ class Bench:
         feeds: what in the simulator rests on it.
         cases: all cases of a level, the most telling first.
         split: whether a case may be fitted.
+        shares_memory: other programs slow it down even where it has its CPUs for itself.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Bench:
     cases: Callable[[Level, Sizing], Sequence[Case]]
     split: Callable[[Case], Split]
     program: Program = "host"
+    shares_memory: bool = False
 
 
 def case_line(case: Case) -> str:

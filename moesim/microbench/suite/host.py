@@ -139,6 +139,7 @@ BENCHES = (
         "memory bandwidth of the CPU's card; the CPU tier",
         _dram_cases,
         _split_dram,
+        shares_memory=True,
     ),
     Bench(
         "cpu_expert",
@@ -146,6 +147,7 @@ BENCHES = (
         "computing a missing expert on the CPU",
         _cpu_expert_cases,
         split_expert,
+        shares_memory=True,
     ),
     Bench(
         "file",
@@ -167,5 +169,6 @@ BENCHES = (
         "the pageable path to the GPU",
         _stage_cases,
         split_by_size,
+        shares_memory=True,
     ),
 )

@@ -1,4 +1,5 @@
 // Threads that start together: pinned to one CPU each, spinning between rounds, so that a round starts in a microsecond.
+// With real-time priority, every CPU is held as long as the pool lives: other programs would take their share of memory.
 #pragma once
 
 #include <algorithm>
@@ -33,12 +34,13 @@ class Pool {
     double end_us, cpu_us;
   };
   void serve(int thread);
+  void hold(int cpu);
   void work_timed(int thread);
 
   int threads_;
   std::vector<Span> spans_;
-  std::vector<std::thread> others_;
-  std::atomic<int> round_{0}, busy_{0}, met_{0}, meeting_{0};
+  std::vector<std::thread> others_, holders_;
+  std::atomic<int> round_{0}, busy_{0}, met_{0}, meeting_{0}, placed_{0};
   std::atomic<bool> stop_{false};
   const std::function<void(int)>* work_ = nullptr;
 };
