@@ -14,6 +14,11 @@ from moesim.units import format_seconds
 
 validate = typer.Typer(help="Hold the cost forms against measurements.", no_args_is_help=True, rich_markup_mode=None)
 
+FitsOption = Annotated[
+    list[Path] | None,
+    typer.Option("--fits", metavar="CARD", help="Constants from your own table, as `hardware import table` writes."),
+]
+
 
 def cost(
     context: typer.Context,
@@ -25,6 +30,7 @@ def cost(
     distinct_experts: Annotated[
         float | None, typer.Option(min=1, help="Of a MoE layer, where known; else they follow from --distribution.")
     ] = None,
+    fits: FitsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Price one operation, with the terms of the sum and the constants that they rest on.
@@ -36,9 +42,11 @@ def cost(
     reduce-scatter, all-to-all, send-recv, transfer, flash-read, cpu-expert, expert, shared-experts, dense-ffn, router,
     projections, norms, lm-head, sampling, dequantise.
     """
+    from moesim.hardware.fits import with_own
     from moesim.studies.price import price
 
-    found = price(operation, {**_options(context.args), **dict(_size(text) for text in sizes or [])}, distinct_experts)
+    given = {**_options(context.args), **dict(_size(text) for text in sizes or [])}
+    found = price(operation, given, distinct_experts, with_own(fits or []))
     if as_json:
         print_json({**vars(found), "rests_on": [vars(constant) for constant in found.rests_on]})
         return
@@ -77,14 +85,16 @@ def measured(
         Path | None,
         typer.Option(help="Workload statistics of MoE layers; default: moe_workload_stats.parquet beside FILE."),
     ] = None,
+    fits: FitsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Score the cost forms on a table of measurements: errors by GPU, size and slice, naive rooflines beside."""
+    from moesim.hardware.fits import with_own
     from moesim.studies.cost_report import validation_lines
     from moesim.studies.validate_measured import validate_table
 
     with progress("scoring"):
-        found = validate_table(file, table, stats)
+        found = validate_table(file, table, stats, with_own(fits or []))
     if as_json:
         print_json(found.as_json())
         return

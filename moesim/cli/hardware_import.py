@@ -1,4 +1,4 @@
-"""``moesim hardware import nccl-tests|nvbandwidth FILE``: users' own measurements of links."""
+"""``moesim hardware import table|nccl-tests|nvbandwidth FILE``: users' own measurements."""
 
 from __future__ import annotations
 
@@ -7,13 +7,55 @@ from typing import Annotated
 
 import typer
 
-from moesim.cli.console import out, output_file, print_json
+from moesim.cli.console import out, output_file, print_json, print_table, progress
 from moesim.errors import CardError
 
 app = typer.Typer(help="Bring measurements: tables and cards.", no_args_is_help=True, rich_markup_mode=None)
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="What the tool printed.")]
 OutOption = Annotated[Path | None, typer.Option("--out", "-o", help="The file to write; default: print what was read.")]
+
+
+@app.command("table")
+def table(
+    file: Annotated[Path, typer.Argument(metavar="FILE.parquet", help="Columns as `moesim validate measured` takes.")],
+    kind: Annotated[
+        str | None,
+        typer.Option("--table", help="moe_layer, gemm, collectives, moe_all_to_all, ...; default: the file's name."),
+    ] = None,
+    output: OutOption = None,
+    gpu: Annotated[str | None, typer.Option(help="Whose card to write, where the table has several GPUs.")] = None,
+    stats: Annotated[Path | None, typer.Option(help="Workload statistics of MoE layers.")] = None,
+) -> None:
+    """Constants fitted to a table, and what it measured: for `hardware: {fits: [CARD]}` and `--fits CARD`."""
+    from moesim.studies.hardware_fit import choose_card, write_fit_card
+    from moesim.studies.measured.catalogue import FORMS
+    from moesim.studies.table_import import import_table
+
+    with progress("fitting"):
+        found = import_table(file, kind or file.stem, stats)
+    if gpu is None and len(found.cards) > 1:
+        raise CardError.of("--gpu", f"{file.name} has several GPUs", f"one of {', '.join(found.cards)}")
+    card = choose_card(found.cards, gpu or next(iter(found.cards)))
+    if output is not None:
+        with output_file(output):
+            write_fit_card(card, FORMS, output)
+    rows = [
+        [
+            fit.operation,
+            fit.stack,
+            fit.rows,
+            len(fit.profile.measured) if fit.profile else 0,
+            f"{fit.residuals.mape:.1f} %",
+            "; ".join(f"{name} {low:g} to {high:g}" for name, (low, high) in fit.fitted_range.items()),
+        ]
+        for fit in card.fits
+    ]
+    print_table(["operation", "stack", "rows", "shapes", "fitted within", "inside of"], rows)
+    for reason, count in found.outside.items():
+        out().print(f"! outside of the form's domain: {count} rows ({reason})", style="yellow", markup=False)
+    if output is not None:
+        out().print(f"wrote {output}: constants and measurements of {card.name}", markup=False)
 
 
 @app.command("nccl-tests")

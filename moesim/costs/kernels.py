@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from moesim.costs import attention, collective, dispatch, gemm, moe_layer
 from moesim.costs.devices import arithmetic
 from moesim.costs.fitted import Form, Peaks, Work, peaks_of
+from moesim.costs.measured import corrected
 from moesim.costs.moe_kernels import FIXED_TILES, moe_stack, tuned_shapes
 from moesim.costs.part import Basis, Constant, How, Part, also, card_constant, choose
 from moesim.hardware import GpuSpec, Sourced, load_link
@@ -179,7 +180,7 @@ class Kernels:
         fit, how = found[0], cast(How, found[1])
         replaced = self._overrides(fit.constants)
         constants = {**fit.constants, **{name: number.value for name, number in replaced.items()}}
-        terms = dict(form.terms(work, self._peaks(stored), constants))
+        terms = dict(corrected(form.terms(work, self._peaks(stored), constants), fit.profile, work))
         if form.operation in _SINGLE_KERNELS and not self.software.cuda_graphs:
             terms["launch"] = terms["launch"] + self.gpu.kernel_launch.value * (1 - GRAPH_LAUNCH)
         terms = {key: np.where(present, value, 0.0) for key, value in terms.items()}

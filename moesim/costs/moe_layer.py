@@ -5,7 +5,9 @@
 - ``W = tile_reads * miss * D * g H I * w / (e_b B)``: the weights of the D *distinct* experts that the rank's tokens
   chose, read once. A set that fits the L2 cache stays there between layers of a replayed CUDA graph:
   ``miss = 1 - hit * (1 - 1/L2_SPEEDUP)``, ``hit = 1 / (1 + (bytes / (L2_SHARE * L2))^4)``.
-- ``C = 2 P g H I / (e_c F)``: the arithmetic of P (token, expert) pairs.
+- ``C = steps (64-tile FLOP / (e_c F) + tile_step / SMs)``: the arithmetic of P (token, expert) pairs in
+  ``steps = 2 P g H I / (2 64^3)`` steps of 64 x 64 x 64. Feeding a step to the tensor cores takes an SM ``tile_step``,
+  whatever they can compute: so faster ones reach a smaller share of their peak.
 - ``A = 2 (pair_passes * P (2H + g I) + output_passes * T k H)``: bf16 activations gathered, kept and summed; the output
   buffer has a row for every pair of the batch, also for those of other ranks.
 - H hidden size, I the expert's width on this rank, g matrices per expert, w bytes per weight, EL experts of the rank,
@@ -25,6 +27,8 @@ import numpy as np
 
 from moesim.costs.fitted import Constant, Constants, Floats, Form, Peaks, Terms, Work, overlapped
 
+#: FLOP of a step of 64 x 64 x 64.
+STEP_FLOP = 2 * 64**3
 L2_SHARE = 0.65
 L2_SPEEDUP = 3.0
 
@@ -33,6 +37,7 @@ CONSTANTS = (
     Constant("per_expert", "us", 0.02e-6, 1e-10, 1e-6, "bookkeeping for each expert that the rank holds"),
     Constant("bandwidth_share", "1", 0.9, 0.1, 1.0, "e_b: of the datasheet's bandwidth"),
     Constant("arithmetic_share", "1", 0.65, 0.05, 1.0, "e_c: of the datasheet's arithmetic"),
+    Constant("tile_step", "us", 0.03e-6, 1e-10, 1e-6, "feeding an SM with 64 x 64 x 64 multiply-adds"),
     Constant("sharpness", "1", 1.4, 1.0, 6.0, "p: 1 reads, then computes; large overlaps both"),
     Constant("pair_passes", "1", 1.5, 0.01, 8.0, "times that a pair's activations cross memory"),
     Constant("output_passes", "1", 0.3, 0.01, 8.0, "times that all pairs' outputs cross memory"),
@@ -65,8 +70,10 @@ def terms(work: Work, peaks: Peaks, constants: Constants) -> Terms:
     large_tile = untuned & (work["tokens"] > work["local_experts"])
     reads = weight_bytes / bandwidth * l2_miss(weight_bytes, peaks.l2_bytes)
     reads = reads * np.where(large_tile, constants["tile_reads"], 1.0)
-    rate = peaks.flop_per_s * constants["arithmetic_share"] * np.where(untuned, constants["untuned"], 1.0)
-    arithmetic = 2 * work["pairs"] * matrices * hidden * width / rate
+    per_flop = 1 / (peaks.flop_per_s * constants["arithmetic_share"])
+    per_flop = per_flop + constants["tile_step"] / (STEP_FLOP * peaks.sms)
+    slow = np.where(untuned, 1 / constants["untuned"], 1.0)
+    arithmetic = 2 * work["pairs"] * matrices * hidden * width * per_flop * slow
     lost = np.where((work["unpadded"] > 0) & (width % 16 != 0), 1 + constants["misaligned"], 1.0)
     reads_s, arithmetic_s = overlapped(lost * reads, lost * arithmetic, constants["sharpness"])
     gathered = constants["pair_passes"] * work["pairs"] * (2 * hidden + matrices * width)

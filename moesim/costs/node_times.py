@@ -149,7 +149,7 @@ def _transfers(node: Node, sizes: Ints, ways: Ways) -> tuple[Floats, Floats]:
 def _experts(spec: ModelSpec, precisions: Precisions, node: Node, visits: Visits) -> Ledger:
     """Routed experts one by one. [lookups]"""
     counts, of_lookup = np.unique(visits.lookup_tokens, return_inverse=True)
-    parts = Layers(spec, precisions, Kernels(node.gpu, SOFTWARE)).expert(counts.astype(np.float64))
+    parts = Layers(spec, precisions, Kernels(node.gpu, SOFTWARE, node.fits)).expert(counts.astype(np.float64))
     return {part.name: part.at(of_lookup) for part in parts}
 
 
@@ -158,7 +158,7 @@ class _GpuWork:
 
     def __init__(self, spec: ModelSpec, precisions: Precisions, node: Node, trace: RoutingTrace, visits: Visits):
         self._spec = spec
-        self._layers = Layers(spec, precisions, Kernels(node.gpu, SOFTWARE))
+        self._layers = Layers(spec, precisions, Kernels(node.gpu, SOFTWARE, node.fits))
         steps = visits.steps
         turns = turns_of(steps, trace.request, trace.position)
         windows = {_window(spec, layer): None for layer in range(spec.num_layers)}

@@ -10,6 +10,7 @@ from typing import TypeVar
 from moesim import units
 from moesim.errors import CardError, Fault, nearest
 from moesim.hardware.catalog import load_cpu, load_gpu, load_link, load_node_card, load_storage
+from moesim.hardware.fits import Fit, FitKey
 from moesim.hardware.override import SOURCE, overridden
 from moesim.hardware.sourced import Sourced
 from moesim.hardware.specs import CpuSpec, GpuSpec, LinkSpec, NodeSpec, Price, Spec, StorageSpec
@@ -23,7 +24,8 @@ AnySpec = TypeVar("AnySpec", bound=Spec)
 class Node:
     """A GPU, the CPU beside it, the link between them, and a drive (None: nothing below host memory).
 
-    ``price``: of the ready node with all of its ``gpu_count`` GPUs, where it was taken as it is.
+    ``price``: of the ready node with all of its ``gpu_count`` GPUs, where it was taken as it is. ``fits``: constants of
+    its kernels; None: the shipped ones.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Node:
     host_memory: Sourced[int]
     gpu_count: int = 1
     price: Price = NO_PRICE
+    fits: Mapping[FitKey, Fit] | None = None
 
 
 def build_node(

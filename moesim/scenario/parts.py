@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar, cast
 
@@ -12,6 +12,7 @@ from moesim.costs.node_times import USUAL, Ways
 from moesim.costs.transfer import HostCopies
 from moesim.errors import Fault, MoesimError, PolicyError, ScenarioError
 from moesim.hardware import Node, build_node
+from moesim.hardware.fits import Fit, FitKey, with_own
 from moesim.models import ModelSpec, load_model
 from moesim.models.precision import Precision, Precisions, get_precision
 from moesim.policies import api
@@ -72,6 +73,7 @@ def load_parts(file: ScenarioFile) -> Parts:
     scenario, gathering = file.scenario, Gathering(file)
     model = gathering.load(("model",), lambda: load_model(scenario.model))
     node = gathering.load(("hardware",), lambda: node_of(scenario))
+    fits = gathering.load(("hardware", "fits"), lambda: fits_of(file))
     source = gathering.load(("trace", "file"), lambda: _source(file, model))
     policies = {
         key: gathering.load(("policies", key), partial(load_policy, file, family, choice))
@@ -83,7 +85,13 @@ def load_parts(file: ScenarioFile) -> Parts:
     if planned is not None:
         schedule = gathering.load(("policies", "schedule"), lambda: load_schedule(file.folder / planned))
     gathering.stop()
-    return Parts(model, node, source, policies, precisions, schedule, ways_of(scenario))
+    return Parts(model, replace(node, fits=fits), source, policies, precisions, schedule, ways_of(scenario))
+
+
+def fits_of(file: ScenarioFile) -> Mapping[FitKey, Fit] | None:
+    """Constants from the user's own tables beside the shipped ones; None: the shipped ones alone."""
+    named = file.scenario.hardware.fits
+    return with_own(file.folder / name for name in named) if named else None
 
 
 def ways_of(scenario: Scenario) -> Ways:

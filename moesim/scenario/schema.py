@@ -130,6 +130,11 @@ class HardwareSpec(Spec):
     link: str | None = Field(None, description="a host link card; default: the node's, or the GPU's own")
     storage: str | None = Field(None, description="a storage card")
     host_memory: Annotated[str, Size()] | None = Field(None, description="as in '64 GiB'")
+    fits: list[str] = Field(
+        default_factory=list,
+        description="constants from your own tables, as `moesim hardware import table` writes them; files, relative to "
+        "the scenario's",
+    )
     override: dict[str, str | float] = Field(
         default_factory=dict, description="single numbers, as in {link.bandwidth: 50 GB/s}; they count as assumed"
     )

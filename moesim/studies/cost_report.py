@@ -18,7 +18,7 @@ from moesim.studies.cross_validation import cross_validate
 from moesim.studies.measured.catalogue import KINDS, read_measured, read_stats
 from moesim.studies.measured.kinds import Kind
 from moesim.studies.measured.table import Table
-from moesim.studies.validate_measured import Validation, predict, score_table, shipped_constants
+from moesim.studies.validate_measured import Validation, predict, score_table
 
 _BF16 = "bfloat16 tp*ep<=8"
 #: What issue "costs that match measurements" asks: kind, way, size class, slice -> (must, aim) in percent.
@@ -97,7 +97,7 @@ def distinct_experts(table: Table, stats: Table | None) -> list[dict[str, Any]]:
     table = table.rows(kind.fits(table) & (table.number("tokens") <= _FEW_TOKENS))
     found: dict[str, dict[str, Any]] = {}
     for name, change in (("distinct", None), ("uniform", uniform_distinct), ("all", _all_experts)):
-        prediction = predict(table, _with_distinct(kind, change), stats, shipped_constants())
+        prediction = predict(table, _with_distinct(kind, change), stats)
         for cell in (cell for cell in score_table(table, kind, prediction).cells if cell.slice == _BF16):
             row = found.setdefault(cell.gpu, {"gpu": cell.gpu, "n": cell.score.n})
             row[f"{name}_mape"] = cell.score.mape

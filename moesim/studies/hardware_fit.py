@@ -16,7 +16,7 @@ import yaml
 from moesim.costs.fitted import Floats, Form
 from moesim.errors import FileError, nearest
 from moesim.hardware import load_gpu
-from moesim.hardware.fits import ANY, CLASS, Fit, FitCard, FitKey, Residuals
+from moesim.hardware.fits import CLASS, Fit, FitCard, FitKey, Residuals, any_stack
 from moesim.results.result import write_text
 from moesim.studies.fitting import Fitted, Sample, fit_constants
 from moesim.studies.measured.catalogue import kind_of, read_measured, read_stats
@@ -77,33 +77,40 @@ def by_stack(groups: Iterable[Measured]) -> dict[Key, list[Measured]]:
     return together
 
 
+def of_class(groups: Iterable[Measured]) -> dict[Key, list[Measured]]:
+    """As :func:`by_stack`, and ``any``: the groups of all stacks of one variant."""
+    stacks = by_stack(groups)
+    together = dict(stacks)
+    for (operation, stack), members in stacks.items():
+        key = operation, any_stack(operation, stack)
+        together[key] = [*together.get(key, []), *members]
+    return together
+
+
 def class_constants(groups: Sequence[Measured]) -> dict[Key, Fitted]:
-    """Constants of each (operation, stack) over all GPUs, and of each (operation, ``any``) over all stacks."""
-    constants = {}
-    for key, members in sorted(by_stack(groups).items()):
-        constants[key] = fit_constants(members[0].group.form, [member.sample() for member in members])
-    for operation in sorted({operation for operation, _ in constants}):
-        members = [member for member in groups if member.group.form.operation == operation]
-        constants[operation, ANY] = fit_constants(members[0].group.form, [member.sample() for member in members])
-    return constants
+    """Constants of each (operation, stack) over all GPUs, and of each (operation, ``any``) over its stacks."""
+    return {
+        key: fit_constants(members[0].group.form, [member.sample() for member in members])
+        for key, members in sorted(of_class(groups).items())
+    }
 
 
 def gpu_constants(
-    groups: Sequence[Measured], of_class: Mapping[Key, Fitted]
+    groups: Sequence[Measured], constants: Mapping[Key, Fitted]
 ) -> Iterator[tuple[str, Key, list[Measured], Fitted]]:
     """Each GPU's own constants: card, (operation, stack), the groups, the constants."""
     for key, members in sorted(by_stack(groups).items()):
         for card in sorted({member.group.card for member in members}):
             own = [member for member in members if member.group.card == card]
             samples = [member.sample() for member in own]
-            yield card, key, own, fit_constants(own[0].group.form, samples, of_class[key].constants)
+            yield card, key, own, fit_constants(own[0].group.form, samples, constants[key].constants)
 
 
 def all_constants(groups: Sequence[Measured]) -> dict[FitKey, dict[str, float]]:
     """Every GPU's constants and the class's, as :func:`moesim.hardware.fits.find` looks them up."""
-    of_class = class_constants(groups)
-    known = {(CLASS, *key): fitted.constants for key, fitted in of_class.items()}
-    return known | {(card, *key): fitted.constants for card, key, _, fitted in gpu_constants(groups, of_class)}
+    constants = class_constants(groups)
+    known = {(CLASS, *key): fitted.constants for key, fitted in constants.items()}
+    return known | {(card, *key): fitted.constants for card, key, _, fitted in gpu_constants(groups, constants)}
 
 
 def fit(
@@ -122,14 +129,10 @@ def fit(
         progress(name)
         kind = kind_of(name)
         groups += measured_groups(read_measured(path, kind), kind, read_stats(stats, path))
-    of_class = class_constants(groups)
-    fits: dict[str, list[Fit]] = {CLASS: []}
-    stacks = by_stack(groups)
-    for key, fitted in sorted(of_class.items()):
-        members = stacks.get(key) or [member for member in groups if member.group.form.operation == key[0]]
-        fits[CLASS].append(_fit(key, members, fitted))
-    for card, key, own, fitted in gpu_constants(groups, of_class):
-        fits.setdefault(card, []).append(_fit(key, own, fitted))
+    constants, members = class_constants(groups), of_class(groups)
+    fits = {CLASS: [fit_entry(key, members[key], fitted) for key, fitted in sorted(constants.items())]}
+    for card, key, own, fitted in gpu_constants(groups, constants):
+        fits.setdefault(card, []).append(fit_entry(key, own, fitted))
     return {
         name: FitCard(name=name, title=_title(name), fits=sorted(entries, key=lambda fit: (fit.operation, fit.stack)))
         for name, entries in sorted(fits.items())
@@ -140,7 +143,8 @@ def _title(name: str) -> str:
     return "GPUs without measurements" if name == CLASS else load_gpu(name).title
 
 
-def _fit(key: Key, members: Sequence[Measured], fitted: Fitted) -> Fit:
+def fit_entry(key: Key, members: Sequence[Measured], fitted: Fitted) -> Fit:
+    """A card's entry: rounded constants, with how far they are from the rows that they were fitted to."""
     form = members[0].group.form
     rounded = {name: _rounded(value) for name, value in fitted.constants.items()}
     errors = np.concatenate([_errors(form, member, rounded) for member in members])
@@ -195,6 +199,8 @@ def fit_card_text(card: FitCard, form_of: Mapping[str, Form]) -> str:
             for name, value in fit.constants.items()
         }
         entry = {**fit.model_dump(), "constants": constants}
+        if fit.profile is None:
+            del entry["profile"]
         entry["fitted_range"] = {name: [_plain(low), _plain(high)] for name, (low, high) in fit.fitted_range.items()}
         entries.append(entry)
     content = {"name": card.name, "title": card.title, "fits": entries}

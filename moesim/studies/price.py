@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from moesim.costs.collective import OPERATIONS
+from moesim.costs.measured import corrected
 from moesim.costs.part import Constant, Part
 from moesim.errors import CardError, nearest
 from moesim.hardware import Kind as Evidence
@@ -118,7 +119,7 @@ def price(
 
 
 def _of_form(operation: str, table: Table, group: Group, fit: Fit, how: str) -> Price:
-    priced = group.form.terms(group.work, group.peaks(), fit.constants)
+    priced = corrected(group.form.terms(group.work, group.peaks(), fit.constants), fit.profile, group.work)
     terms = {name: float(np.ravel(value)[0]) for name, value in priced.items()}
     used = {name: float(np.ravel(value)[0]) for name, value in group.work.items()}
     asked = {name: float(values[0]) for name, values in table.numbers.items()} | used

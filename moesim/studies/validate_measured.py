@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from moesim.costs.fitted import Constants, Floats, Work
-from moesim.hardware.fits import FitKey, find, shipped_fits
+from moesim.costs.fitted import Floats, Work
+from moesim.costs.measured import ratio
+from moesim.hardware.fits import Fit, FitKey, find, shipped_fits
 from moesim.studies.measured.catalogue import kind_of, read_measured, read_stats
 from moesim.studies.measured.kinds import Group, Kind
 from moesim.studies.measured.table import Ints, Table
@@ -86,13 +87,13 @@ class Prediction:
 
 
 def validate_table(
-    path: Path, kind_name: str, stats: Path | None = None, known: Mapping[FitKey, Constants] | None = None
+    path: Path, kind_name: str, stats: Path | None = None, known: Mapping[FitKey, Fit] | None = None
 ) -> Validation:
     """Score the forms on a file.
 
     Args:
         stats: workload statistics; by default ``moe_workload_stats.parquet`` beside the file, where it is.
-        known: constants to use instead of the shipped ones.
+        known: fits to use instead of the shipped ones.
 
     Raises:
         FileError: unknown kind, or the file is wrong.
@@ -102,17 +103,9 @@ def validate_table(
     return score_table(table, kind, predict(table, kind, read_stats(stats, path), known))
 
 
-def shipped_constants() -> dict[FitKey, Constants]:
-    """The constants of the shipped cards."""
-    return {key: fit.constants for key, fit in shipped_fits().items()}
-
-
-def predict(
-    table: Table, kind: Kind, stats: Table | None, known: Mapping[FitKey, Constants] | None = None
-) -> Prediction:
+def predict(table: Table, kind: Kind, stats: Table | None, known: Mapping[FitKey, Fit] | None = None) -> Prediction:
     """Seconds of every row of a table."""
-    ranges = {key: fit.fitted_range for key, fit in shipped_fits().items()} if known is None else {}
-    known = shipped_constants() if known is None else known
+    known = shipped_fits() if known is None else known
     extrapolated = 0
     prepared = kind.prepare(table, stats)
     prediction = Prediction(np.full(table.size, np.nan), outside=dict(prepared.outside), notes=prepared.notes)
@@ -123,8 +116,7 @@ def predict(
             prediction.outside[reason] = prediction.outside.get(reason, 0) + len(group.rows)
             continue
         _fill(prediction, group, *found)
-        span = find(ranges, group.form.operation, group.card, group.stack)
-        extrapolated += outside_range(group.work, span[0]) if span else 0
+        extrapolated += outside_range(group.work, found[0].fitted_range)
     if extrapolated:
         prediction.notes.append(f"{extrapolated} rows lie outside of the fitted range: extrapolated")
     return prediction
@@ -136,9 +128,10 @@ def outside_range(work: Work, span: Mapping[str, tuple[float, float]]) -> int:
     return int(np.any(columns, axis=0).sum()) if columns else 0
 
 
-def _fill(prediction: Prediction, group: Group, constants: Constants, how: str) -> None:
+def _fill(prediction: Prediction, group: Group, fit: Fit, how: str) -> None:
     peaks = group.peaks()
-    prediction.seconds[group.rows] = group.form.seconds(group.work, peaks, constants)
+    seconds = group.form.seconds(group.work, peaks, fit.constants)
+    prediction.seconds[group.rows] = seconds if fit.profile is None else seconds * ratio(fit.profile, group.work)
     prediction.constants.append((group.rows, how))
     for name, formula in group.naive.items():
         column = prediction.naive.setdefault(name, np.full(len(prediction.seconds), np.nan))

@@ -17,7 +17,7 @@ COLLECTIVE = {
     "extra": 20e-6,
     "local": 0.7,
     "share": 0.8,
-    "sharpness": 1000.0,
+    "growth": 0.1,
     "int8": 0.1,
 }
 NORMAL = {"launch": 30e-6, "per_sm": 0.01, "write": 0.5, "token": 1000.0, "share": 0.5, "sharpness": 1.0}
@@ -35,13 +35,19 @@ def test_bytes_on_the_bus_are_those_of_nccl_tests():
 
 
 def test_few_bytes_take_the_low_latency_protocol_and_many_the_bulk_one():
-    # 8 GPUs: 5 + 6 x 1 us; 7000 B and a tenth of that for the own part at 10 GB/s
-    few = total(collective.terms(arrays(bus_bytes=7000, gpus=8, int8_reduction=0), PEAKS, COLLECTIVE))
-    assert few == pytest.approx(11e-6 + 7700 / 10e9, rel=1e-3)
-    # 11 + 20 us, and 77 MB at 80 GB/s
-    many = total(collective.terms(arrays(bus_bytes=70e6, gpus=8, int8_reduction=0), PEAKS, COLLECTIVE))
-    assert many == pytest.approx(31e-6 + 77e6 / 80e9, rel=1e-3)
-    int8 = total(collective.terms(arrays(bus_bytes=70e6, gpus=8, int8_reduction=1), PEAKS, COLLECTIVE))
+    # 8 GPUs: 5 + 6 x 1 us, and a tenth of that for each doubling of 1 KiB: log2(1 + 7168 B / 1024 B) = 3, so 14.3 us;
+    # 7168 B and a tenth of that for the own part, at 10 GB/s; the bulk protocol takes 20 us more, and 80 GB/s
+    few = collective.terms(arrays(bus_bytes=7168, gpus=8, int8_reduction=0), PEAKS, COLLECTIVE)
+    low, bulk = 14.3e-6 + 7884.8 / 10e9, 34.3e-6 + 7884.8 / 80e9
+    assert total(few) == pytest.approx((low**-3 + bulk**-3) ** (-1 / 3))
+    assert few["latency"] == pytest.approx(14.3e-6)
+    # 1 GiB: 20 doublings and 33 us to start; 1.18 GB at 80 GB/s, where the other protocol would take eight times that
+    many = total(collective.terms(arrays(bus_bytes=(2**20 - 1) * 1024, gpus=8, int8_reduction=0), PEAKS, COLLECTIVE))
+    volume = 1.1 * (2**20 - 1) * 1024
+    bulk, low = 53e-6 + volume / 80e9, 33e-6 + volume / 10e9
+    assert many == pytest.approx((low**-3 + bulk**-3) ** (-1 / 3))
+    assert many == pytest.approx(bulk, rel=1e-3)
+    int8 = total(collective.terms(arrays(bus_bytes=(2**20 - 1) * 1024, gpus=8, int8_reduction=1), PEAKS, COLLECTIVE))
     assert int8 == pytest.approx(1.1 * many)
 
 

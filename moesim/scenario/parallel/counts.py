@@ -88,7 +88,7 @@ class StageCounter:
         self.homes = parts.homes()
         self.gpus, self.num_parts = self.homes.gpus, 2 if parallel.overlap.two_batches else parallel.overlap.pipeline
         self.ports = Ports(parts.topology, self.gpus, first_gpu)
-        self.exchange = Exchange(parallel.exchange.kind, parts.topology, self.gpus)
+        self.exchange = Exchange(parallel.exchange.kind, parts.topology, self.gpus, parts.fits)
         self.flows = flows
         model, batch = parts.model, parallel.batch
         self.tokens = batch.tokens_per_gpu // (batch.microbatches * self.num_parts)

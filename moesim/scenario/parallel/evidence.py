@@ -64,7 +64,8 @@ def shares_of(run: ParallelRun) -> list[Share]:
     scale = run.busy_s / (sum(share.seconds for share in found) or 1.0)
     found = [Share(s.name, {kind: v * scale for kind, v in s.by_kind.items()}, s.basis) for s in found]
     built = run.built
-    exchange = Exchange(built.parallel.exchange.kind, built.parts.topology, built.parts.degrees.stage)
+    parts = built.parts
+    exchange = Exchange(built.parallel.exchange.kind, parts.topology, parts.degrees.stage, parts.fits)
     experts = built.stages[0].experts.basis
     for cause, seconds in run.waits_s.items():
         if cause in ("dispatch", "combine"):

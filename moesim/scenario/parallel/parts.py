@@ -9,13 +9,14 @@ import numpy as np
 
 from moesim.errors import CardError, Fault, ScenarioError, nearest
 from moesim.hardware import GpuSpec, NetworkSpec, load_cluster, load_gpu, load_network, load_node_card
+from moesim.hardware.fits import Fit, FitKey
 from moesim.hardware.override import overridden
 from moesim.hardware.topology import Topology, build_topology
 from moesim.models import ModelSpec, Precisions, load_model
 from moesim.policies.api import Policy
 from moesim.scenario.load import ScenarioFile
 from moesim.scenario.parallel.schema import ParallelSpec
-from moesim.scenario.parts import Gathering, load_policy, precisions_of
+from moesim.scenario.parts import Gathering, fits_of, load_policy, precisions_of
 from moesim.scenario.workload import routing_for, synthetic_for
 from moesim.setup.traffic import Homes
 from moesim.traces import RoutingTrace, load_trace
@@ -40,7 +41,9 @@ class Degrees:
 
 @dataclass(frozen=True)
 class ParallelParts:
-    """What the scenario names. ``source``: the trace as its file has it; ``trace``: as the model's routing."""
+    """What the scenario names. ``source``: the trace as its file has it; ``trace``: as the model's routing; ``fits``:
+    constants of its kernels, None for the shipped ones.
+    """
 
     model: ModelSpec
     topology: Topology
@@ -49,6 +52,7 @@ class ParallelParts:
     placement: Policy
     precisions: Precisions
     degrees: Degrees
+    fits: Mapping[FitKey, Fit] | None = None
 
     @property
     def gpu(self) -> GpuSpec:
@@ -90,8 +94,9 @@ def load_parallel_parts(file: ScenarioFile, known: ParallelParts | None = None) 
     else:
         trace = gathering.load(("trace",), lambda: routing_for(source, model, scenario))
     degrees = gathering.load(("parallel",), lambda: degrees_of(parallel, topology, model))
+    fits = gathering.load(("hardware", "fits"), lambda: fits_of(file))
     gathering.stop()
-    return ParallelParts(model, topology, source, trace, policy, precisions, degrees)
+    return ParallelParts(model, topology, source, trace, policy, precisions, degrees, fits)
 
 
 def _source(file: ScenarioFile, model: ModelSpec) -> RoutingTrace:

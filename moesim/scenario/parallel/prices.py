@@ -57,7 +57,7 @@ class Prices:
         self.parts, self.parallel, self.batch = parts, parallel, batch
         degrees = parts.degrees
         self.resident = Resident(
-            parts.model, parts.precisions, parts.gpu, Parallel(tp=degrees.tp), Software(parallel.engine)
+            parts.model, parts.precisions, parts.gpu, Parallel(tp=degrees.tp), Software(parallel.engine), parts.fits
         )
         self.microbatches = parallel.batch.microbatches
         self.attention_parts = 2 if parallel.overlap.two_batches else 1

@@ -13,7 +13,7 @@ from moesim.errors import ScenarioError
 from moesim.hardware import GpuSpec, Node, load_network
 from moesim.models import ModelSpec, Precisions, load_model, parameters
 from moesim.scenario.load import ScenarioFile
-from moesim.scenario.parts import Gathering, node_of, precisions_of
+from moesim.scenario.parts import Gathering, fits_of, node_of, precisions_of
 from moesim.scenario.schema import NO_TRACE, Scenario
 from moesim.scenario.serving.arrivals import Workload
 from moesim.scenario.serving.fidelity import StepError, step_error
@@ -86,6 +86,7 @@ def build_serving(file: ScenarioFile) -> BuiltServing:
         return _offloading(file, serving, arrivals)
     model = gathering.load(("model",), lambda: load_model(scenario.model))
     node = gathering.load(("hardware",), lambda: node_of(scenario))
+    fits = gathering.load(("hardware", "fits"), lambda: fits_of(file))
     precisions = precisions_of(gathering, scenario, model)
     gathering.load(("arrivals", "file"), lambda: _check_arrivals(file, arrivals))
     gathering.load(("serving", "disaggregation", "network"), lambda: _check_networks(serving))
@@ -99,7 +100,7 @@ def build_serving(file: ScenarioFile) -> BuiltServing:
     memory = gathering.load((), lambda: _memory(scenario, serving, model, gpu, precisions, parallel))
     gathering.stop()
     price = gathering.load(
-        ("serving", "parallel"), lambda: Resident(model, precisions, gpu, parallel, _software(serving))
+        ("serving", "parallel"), lambda: Resident(model, precisions, gpu, parallel, _software(serving), fits)
     )
     gathering.stop()
     routing = unrouted() if trace is None else routed(trace, parallel.ep)

@@ -141,7 +141,7 @@ COLLECTIVES = Kind(
     bucket_key="bytes",
     buckets=lambda table: by_limit(table.number("bytes"), _SIZES, ">4MB"),
     slices=_measurers,
-    range_columns=("gpus",),
+    range_columns=("gpus", "bus_bytes"),
 )
 ALL_TO_ALL = Kind(
     name="moe_all_to_all",
@@ -152,5 +152,5 @@ ALL_TO_ALL = Kind(
     bucket_key="tokens",
     buckets=lambda table: by_tokens(table.number("tokens")),
     slices=_modes,
-    range_columns=("tokens", "hidden", "topk", "experts"),
+    range_columns=("tokens", "hidden", "topk", "experts", "gpus"),
 )
