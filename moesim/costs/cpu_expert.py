@@ -14,8 +14,6 @@ Assumes weights on the threads' own NUMA nodes, and widening of narrow weights h
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -88,8 +86,3 @@ def _tile(cpu: CpuSpec) -> int:
 def memory_bytes_per_s(cpu: CpuSpec, threads: int) -> float:
     """What so many cores draw from DRAM together."""
     return cpu.memory_efficiency.value * min(cpu.memory_bandwidth.value, threads * PER_CORE_BYTES_PER_S)
-
-
-def saturating_threads(cpu: CpuSpec) -> int:
-    """Threads from which on DRAM is the limit."""
-    return min(cpu.cores.value, math.ceil(cpu.memory_bandwidth.value / PER_CORE_BYTES_PER_S))

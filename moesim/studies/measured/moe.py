@@ -7,6 +7,7 @@ all their pairs (``OLD_RELEASES``; below :data:`FEW_PAIRS` pairs per expert, see
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -20,8 +21,9 @@ from moesim.studies.measured.kinds import Group, Kind, Prepared, by_tokens, capa
 from moesim.studies.measured.table import Ints, Table, group_codes
 
 FEW_PAIRS = 1 / 11
-#: Most token counts of one combination of experts, top-k and ranks for which draws are made.
-DRAWN_COUNTS = 64
+#: Token counts of one combination of distribution, experts, top-k and ranks for which draws are made: at most, at least
+#: (of a table with very many combinations), and of all combinations together.
+DRAWN_COUNTS, FEWEST_COUNTS, DRAWS_IN_ALL = 64, 6, 30_000
 #: Arithmetic and bytes per weight (with scales of 128 x 128 blocks) of each dtype that the forms cover.
 DTYPES = {"bfloat16": ("bf16", 2.0), "fp8_block": ("fp8", 1.0 + 4 / 128**2)}
 COLUMNS = (
@@ -117,39 +119,47 @@ def _shares(table: Table, stats: Table | None, usable: NDArray[np.bool_], prepar
     """Pairs and distinct experts of each row's rank; notes where they are from. [rows, 2]"""
     share = np.ones((table.size, 2))
     looked_up = drawn = between = 0
-    numbers = [table.number(name, 1.0) for name in _STATS]
-    for (distribution,), rows in table.groups(("distribution",)):
-        rows = rows[usable[rows]]
-        if not known(distribution) or not len(rows):
-            continue
-        listed = _listed(stats, distribution)
-        keys, count = group_codes([column[rows] for column in numbers[1:]])
-        order = np.argsort(keys, kind="stable")
-        bounds = np.searchsorted(keys[order], np.arange(count + 1))
-        for start, end in pairwise(bounds.tolist()):
-            members = rows[order[start:end]]
-            experts, topk, ranks = (int(column[members[0]]) for column in numbers[1:])
-            counts, of_member = np.unique(numbers[0][members].astype(np.int64), return_inverse=True)
-            found = np.full((len(counts), 2), np.nan)
-            for place, tokens in enumerate(counts.tolist()):
-                found[place] = listed.get((tokens, experts, topk, ranks), np.nan)
-            missing = np.flatnonzero(np.isnan(found[:, 0]))
-            found[missing] = _drawn(distribution, counts[missing], experts, topk, ranks)
-            of_drawn = int(np.isin(of_member, missing).sum())
-            looked_up, drawn = looked_up + len(members) - of_drawn, drawn + of_drawn
-            between += of_drawn if len(missing) > DRAWN_COUNTS else 0
-            share[members] = found[of_member]
+    batches = list(_batches(table, usable))
+    most = max(FEWEST_COUNTS, min(DRAWN_COUNTS, DRAWS_IN_ALL // max(len(batches), 1)))
+    listed = {distribution: _listed(stats, distribution) for distribution, *_ in batches}
+    for distribution, experts, topk, ranks, members in batches:
+        counts, of_member = np.unique(table.number("tokens")[members].astype(np.int64), return_inverse=True)
+        found = np.full((len(counts), 2), np.nan)
+        for place, tokens in enumerate(counts.tolist()):
+            found[place] = listed[distribution].get((tokens, experts, topk, ranks), np.nan)
+        missing = np.flatnonzero(np.isnan(found[:, 0]))
+        found[missing] = _drawn(distribution, counts[missing], experts, topk, ranks, most)
+        of_drawn = int(np.isin(of_member, missing).sum())
+        looked_up, drawn = looked_up + len(members) - of_drawn, drawn + of_drawn
+        between += of_drawn if len(missing) > most else 0
+        share[members] = found[of_member]
     prepared.notes.append(f"routing of {looked_up} rows from workload statistics, of {drawn} from moesim's own draws")
     if between:
         prepared.notes.append(f"of these, {between} between the token counts for which draws were made")
     return share
 
 
-def _drawn(distribution: str, counts: Ints, experts: int, topk: int, ranks: int) -> Floats:
+def _batches(table: Table, usable: NDArray[np.bool_]) -> Iterator[tuple[str, int, int, int, Ints]]:
+    """Distribution, experts, top-k and ranks, and the rows that share them."""
+    numbers = [table.number(name, 1.0) for name in _STATS[1:]]
+    for (distribution,), rows in table.groups(("distribution",)):
+        rows = rows[usable[rows]]
+        if not known(distribution) or not len(rows):
+            continue
+        keys, count = group_codes([column[rows] for column in numbers])
+        order = np.argsort(keys, kind="stable")
+        bounds = np.searchsorted(keys[order], np.arange(count + 1))
+        for start, end in pairwise(bounds.tolist()):
+            members = rows[order[start:end]]
+            experts, topk, ranks = (int(column[members[0]]) for column in numbers)
+            yield distribution, experts, topk, ranks, members
+
+
+def _drawn(distribution: str, counts: Ints, experts: int, topk: int, ranks: int, most: int) -> Floats:
     """Pairs and distinct experts for each token count; of many counts, some are drawn and the rest interpolated."""
     known_at = counts
-    if len(counts) > DRAWN_COUNTS:
-        grid = np.geomspace(counts[0], counts[-1], DRAWN_COUNTS).round().astype(np.int64)
+    if len(counts) > most:
+        grid = np.geomspace(counts[0], counts[-1], most).round().astype(np.int64)
         known_at = np.unique(np.concatenate([grid, [counts[0], counts[-1]]]))
     ranked = [rank_share(distribution, tokens, experts, topk, ranks) for tokens in known_at.tolist()]
     columns = np.array([[rank.pairs, rank.distinct] for rank in ranked]).reshape(-1, 2).T
