@@ -95,7 +95,7 @@ def offloaded(file: ScenarioFile) -> Offloaded:
     loops = [_closed_loop(file, source, sample, count) for count in counts]
     prompts = _prompts(file, source, min(serving.max_num_batched_tokens, int(sample.prompt.max())))
     full, model, stored = loops[-1], parts.model, parts.precisions
-    price = Resident(model, stored, parts.node.gpu, software=SOFTWARE)
+    price = Resident(model, stored, parts.node.gpu, software=SOFTWARE, fits=parts.node.fits)
     filler = Filler(price, serving.max_num_batched_tokens, places, kv_tokens)
     decode_s, prefill_s = _decode(filler, loops), _prefill(filler, prompts)
     result, economy, duration_s = full.result, full.result.economy, full.result.headline.duration_s
