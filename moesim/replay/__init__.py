@@ -5,8 +5,9 @@ Read ``expert_cache`` first (the accounting around a caching policy, which the S
 speed: ``kernels`` says the same in flat arrays, ``source`` and ``compile`` put a policy and the kernels into one
 module that numba compiles and caches, ``packed`` lays out the arrays.
 
-Four ways in: ``compiled_counts`` (called by ``counts`` for long traces), ``timed`` (a whole Setup, with times),
-``lru_curve`` (LRU at all sizes), ``stream`` (traces that memory can't hold).
+Five ways in: ``compiled_counts`` (called by ``counts`` for long traces), ``timed`` (a whole Setup, with times),
+``lru_curve`` (LRU at all sizes), ``stream`` (traces that memory can't hold), ``tape`` (what was decided once, timed
+for other hardware).
 """
 
 from moesim.replay.counts import Counts, count

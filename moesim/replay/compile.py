@@ -28,6 +28,7 @@ from moesim.replay.kernels import policy as stand_ins
 from moesim.replay.kernels.blocks import distinct, tally, unpack
 from moesim.replay.kernels.distances import lookup_distances, use_distances
 from moesim.replay.kernels.fewest import fewest_misses
+from moesim.replay.kernels.retime import retime
 from moesim.replay.kernels.sequential import sequential
 from moesim.replay.kernels.serving import serve
 from moesim.replay.kernels.timeline import timeline
@@ -37,7 +38,7 @@ from moesim.replay.source import module_source
 _WITH_A_POLICY = (sequential, by_visit)
 _WITHOUT = (unpack, distinct, tally, use_distances, lookup_distances, fewest_misses)
 #: Kernels without a policy that have a module of their own, so that a change of one compiles no other.
-_ALONE = {"serve": serve}
+_ALONE: Mapping[str, Callable[..., Any]] = {"serve": serve, "retime": retime}
 #: Small functions are inlined, policies' too, which makes heaps half as fast again; these are called.
 _CALLED = tuple(f"moesim.replay.kernels.{name}" for name in ("serving", "serving_steps", "serving_costs"))
 #: What a caching policy may bring.

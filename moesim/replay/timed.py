@@ -35,9 +35,9 @@ class Timed:
     Attributes:
         stall: seconds that the GPU waited, by the causes that there can be. [visits, columns]
         causes: the cause of each column.
-        served: transfers by each server, where they were recorded: key, visit, whether a demand; start and end.
-            [servers, most, 3], [servers, most, 2]
-        served_count: how many of them each server did. [servers]
+        served: of each server its transfers, where they were recorded, as key, visit, whether a demand, and as start,
+            end. [transfers, 3], [transfers, 2]
+        waits: which lookup's transfer had to wait until which other lookup of its visit was computed. [waits, 2]
     """
 
     step_start_s: NDArray[np.float64]
@@ -52,8 +52,8 @@ class Timed:
     resident_share: NDArray[np.float64]
     resident_bytes: NDArray[np.int64]
     prefetch: PrefetchCounts
-    served: tuple[NDArray[np.int64], NDArray[np.float64]]
-    served_count: list[int]
+    served: list[tuple[NDArray[np.int64], NDArray[np.float64]]]
+    waits: NDArray[np.int64]
 
     @cached_property
     def visit_start_s(self) -> NDArray[np.float64]:
@@ -71,8 +71,7 @@ class Timed:
     def moves(self) -> dict[str, Moves]:
         """What each link and the CPU did, by name, in order; of a run that recorded it."""
         found = {}
-        for name, server in (("flash", places.FLASH), ("pcie", places.PCIE), ("cpu", places.CPU)):
-            numbers, seconds = (array[server, : self.served_count[server]] for array in self.served)
+        for name, (numbers, seconds) in zip(("flash", "pcie", "cpu"), self.served, strict=True):
             (key, visit, is_demand), (start_s, end_s) = numbers.T, seconds.T
             found[name] = Moves(key, visit, is_demand > 0, start_s, end_s, form=np.zeros_like(key))
         return found
@@ -158,9 +157,18 @@ def replay_timed(setup: Setup, *, record_transfers: bool = False) -> Timed:
         resident_share=node.stayed / visits.num_visits,
         resident_bytes=record.resident_bytes,
         prefetch=PrefetchCounts(**{name: int(node.numbers[place]) for name, place in _PREFETCH.items()}),
-        served=(record.span_i, record.span_s),
-        served_count=node.numbers[places.DONE : places.DONE + places.GPU].tolist() if record_transfers else [0] * 3,
+        served=_served(node, record),
+        waits=record.waits[: node.numbers[places.WAITS_NOTED]],
     )
+
+
+def _served(node: Node, record: Record) -> list[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+    """What was recorded of each server, by its number."""
+    counts = node.numbers[places.DONE : places.DONE + places.GPU].tolist()
+    return [
+        (numbers[:count], seconds[:count])
+        for numbers, seconds, count in zip(record.span_i, record.span_s, counts, strict=True)
+    ]
 
 
 def _on_miss(setup: Setup) -> Policy | None:
@@ -228,7 +236,7 @@ def _node(setup: Setup, caches: Caches) -> Node:
     numbers[places.DEMAND_FIRST] = setup.link == "demand-first"
     numbers[places.TOP] = places.FLASH if setup.unified else places.PCIE
     numbers[[places.AWAITED, places.LOOKUP_NOW]] = -1
-    numbers[places.HEAD :] = -1
+    numbers[places.HEAD : places.WAITS_NOTED] = -1
     numbers[places.USED_BYTES] = caches.sizes[caches.held > 0].sum()
     upcoming = np.zeros(keys if setup.gpu.policy.note else 0)
     if setup.gpu.policy.note == "next_use":
@@ -276,6 +284,7 @@ def _record(setup: Setup, transfers: bool) -> Record:
         resident_bytes=np.zeros(visits, dtype=np.int64),
         span_i=np.zeros((places.GPU, most, 3), dtype=np.int64),
         span_s=np.zeros((places.GPU, most, 2)),
+        waits=np.zeros((most, 2), dtype=np.int64),
     )
 
 

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -33,6 +33,7 @@ from moesim.replay.kernels.uses import Uses
 from moesim.replay.lru_curve import empty_stack
 from moesim.replay.packed import pack
 from moesim.replay.stream import decode_parts, stream_counts
+from moesim.replay.tape import record_tape, retimed
 from moesim.replay.timed import replay_timed
 from moesim.setup import Setup, TierSetup
 from moesim.studies.bench_optima import optima
@@ -142,6 +143,27 @@ def _timeline(rounds: int) -> Iterator[BenchRow]:
                     same_hits=same,
                     note="" if same else "times differ",
                 )
+            yield _tape_row(stream, tokens, name, rounds)
+
+
+def _tape_row(stream: Stream, tokens: int, name: str, rounds: int) -> BenchRow:
+    """A tape of decisions, timed again for another machine, against a run of its own."""
+    setup = _setup(stream, tokens, name, "none")
+    other = replace(setup, times=replace(setup.times, copy_s=setup.times.copy_s * 0.7))
+    tape = record_tape(setup)
+    same = np.array_equal(retimed(tape, other).stall, replay_timed(other).stall)
+    pairs = [(_timed(partial(retimed, tape, other)), _timed(partial(replay_timed, other))) for _ in range(rounds)]
+    return BenchRow.of(
+        "timeline",
+        stream.name,
+        f"{name}, tape timed again",
+        [whole_s / again_s for again_s, whole_s in pairs],
+        "x",
+        against="a run of its own",
+        rate=tokens * stream.per_token / median(again_s for again_s, _ in pairs),
+        same_hits=same,
+        note="" if same else "times differ",
+    )
 
 
 def _stream(rounds: int) -> Iterator[BenchRow]:

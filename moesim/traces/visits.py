@@ -7,6 +7,7 @@ they are asked for: by first use when decoding, by last use in prefill (where an
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -61,6 +62,14 @@ class Visits:
     def num_keys(self) -> int:
         """(layer, expert) pairs of the language model."""
         return self.num_layers * self.num_experts
+
+    @cached_property
+    def routing_sha256(self) -> str:
+        """Hex digest of all activations, of which steps are prefill, and of where requests start; no weights."""
+        digest = hashlib.sha256(f"{self.num_layers} {self.num_experts}".encode())
+        for array in (self.activation_start, self.activation_key, self.steps.phase, self.starts_request):
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
 
     @cached_property
     def starts_request(self) -> NDArray[np.bool_]:

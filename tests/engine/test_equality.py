@@ -23,24 +23,21 @@ import pytest
 from builders import setup_of, trace_of
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
+from interpreted import interpreted_kernels
 
 from moesim.engine import Outcome, figures_of, quickest, simulate
 from moesim.errors import ScenarioError
 from moesim.policies import api
 from moesim.policies.api import Candidates
-from moesim.replay import compile as compiler
 from moesim.replay.figures import Moves
-from moesim.replay.kernels import policy as stand_ins
-from moesim.replay.source import module_source
 from moesim.replay.timed import Timed, replay_timed
 from moesim.scenario import load_scenario
 from moesim.scenario.run import result_of
 
 QUICKSTART = Path(__file__).parents[2] / "scenarios/quickstart.yaml"
 SETUPS = int(os.environ.get("MOESIM_EQUALITY_SETUPS", "150"))
-COMPARED = [field.name for field in fields(Timed) if field.name not in ("stall", "causes", "served", "served_count")]
+COMPARED = [field.name for field in fields(Timed) if field.name not in ("stall", "causes", "served", "waits")]
 COMPARED += ["stall_s", "visit_start_s", "action"]
-IMPORT, PLAIN = "from numba import njit\n", "def njit(**_):\n    return lambda function: function\n"
 POLICIES = [name for name in api.names("caching") if name != "scheduled"]
 HOSTS = ["lru", "static", "lfu", "s3fifo"]
 #: Round numbers make ties; the others have no short binary form, so that every order of adding would show.
@@ -127,25 +124,11 @@ def any_candidates(proposals, num_visits):
     return Candidates(start.astype(np.int64), np.array(key, dtype=np.int64), np.array(target, dtype=np.int64))
 
 
-@pytest.fixture(scope="module")
-def interpreted():
-    """Kernels as Python runs them: nothing to compile, so that every policy can be tried with every other."""
-
-    def load(origin, entries, own):
-        source = module_source(entries, own, stand_ins.__name__, origin)
-        return compiler._in_memory(f"interpreted_{origin}", "CACHE = False\n" + source.replace(IMPORT, PLAIN))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiler, "_load", load)
-        compiler._timeline.cache_clear()
-        yield
-    compiler._timeline.cache_clear()
-
-
 @settings(max_examples=SETUPS, deadline=None, print_blob=True)
 @given(setups())
-def test_engine_and_replay_agree(interpreted, arguments):
-    check(arguments)
+def test_engine_and_replay_agree(arguments):
+    with interpreted_kernels():
+        check(arguments)
 
 
 @settings(max_examples=SETUPS // 3, deadline=None, print_blob=True)
@@ -193,13 +176,14 @@ def test_what_the_replay_does_not_cover_is_named():
 
 
 @pytest.mark.parametrize("settings", [[], ["policies.caching=lfu", "policies.prefetch=next-gate"]])
-def test_a_result_is_the_same_from_either_engine(settings, interpreted, monkeypatch):
+def test_a_result_is_the_same_from_either_engine(settings, monkeypatch):
     file = load_scenario(QUICKSTART, ["workload.requests=2", *settings])
     expected = result_of(file).to_json()
     monkeypatch.setattr(quickest, "LOAD_FROM", 0)
     monkeypatch.setattr(quickest, "COMPILE_FROM", 0)
     monkeypatch.delattr(quickest, "simulate")
-    assert result_of(file).to_json() == expected
+    with interpreted_kernels():
+        assert result_of(file).to_json() == expected
 
 
 def test_a_setup_that_the_replay_does_not_cover_is_simulated(monkeypatch):
@@ -207,4 +191,5 @@ def test_a_setup_that_the_replay_does_not_cover_is_simulated(monkeypatch):
     monkeypatch.setattr(quickest, "COMPILE_FROM", 0)
     trace = trace_of([[[0]], [[1]]], num_experts=2, weights=[[[1.0]], [[1.0]]])
     assert isinstance(figures_of(setup_of(trace, slots=1, on_miss=("drop-cold", {}))), Outcome)
-    assert isinstance(figures_of(setup_of(trace, slots=1)), Timed)
+    with interpreted_kernels():
+        assert isinstance(figures_of(setup_of(trace, slots=1)), Timed)

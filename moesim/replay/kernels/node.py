@@ -40,7 +40,9 @@ PROPOSED, REDUNDANT, WITHDRAWN, NO_ROOM, STARTED, IN_TIME, TOO_LATE, WASTED = ra
 #: For each process its rank; for each server its stage, the slot that it serves or admits, transfers done, and the
 #: first and last slot of its two queues (demands that go ahead; the others).
 RANK, STAGE, SERVED, DONE, HEAD, TAIL = 35, 39, 43, 47, 51, 59
-NUMBERS = 67
+#: Of ``Record.waits``.
+WAITS_NOTED = 67
+NUMBERS = 68
 
 #: Places in ``clock``: for each process when its event is due (infinite: it waits for somebody), for each server when
 #: its transfer started, and since when the GPU waits.
@@ -136,6 +138,8 @@ class Record:
     Attributes:
         span_i: key, visit and whether it was a demand. [servers, transfers, 3]
         span_s: start and end. [servers, transfers, 2]
+        waits: of transfers that had to wait until another lookup of the visit was computed: the lookup that they are
+            for, and the other one. [waits, 2]
     """
 
     step_start_s: Any
@@ -144,6 +148,7 @@ class Record:
     resident_bytes: Any
     span_i: Any
     span_s: Any
+    waits: Any
 
 
 def schedule(node: Node, process: int, at_s: float, order: int) -> None:

@@ -78,6 +78,7 @@ from moesim.replay.kernels.node import (
     USED_BYTES,
     VISIT,
     WAIT_S,
+    WAITS_NOTED,
     WITHDRAWN,
     WOKEN,
     Node,
@@ -131,7 +132,7 @@ def serve(caches: Caches, host: Host, node: Node, work: Work, record: Record, se
                 return
             unqueue(node, slot)
             node.numbers[SERVED + server] = slot
-        outcome = _admit(caches, host, node, work, server, goes_on, now)
+        outcome = _admit(caches, host, node, work, record, server, goes_on, now)
         if outcome == WAITS:
             node.numbers[STAGE + server] = CROWDED
             return
@@ -141,11 +142,13 @@ def serve(caches: Caches, host: Host, node: Node, work: Work, record: Record, se
         goes_on = chosen = False
 
 
-def _admit(caches: Caches, host: Host, node: Node, work: Work, server: int, goes_on: bool, now: float) -> int:
+def _admit(
+    caches: Caches, host: Host, node: Node, work: Work, record: Record, server: int, goes_on: bool, now: float
+) -> int:
     """Make room at the far end for what was chosen."""
     slot = node.numbers[SERVED + server]
     if server == node.numbers[TOP]:
-        outcome = _admit_to_gpu(caches, node, work, slot, goes_on, now)
+        outcome = _admit_to_gpu(caches, node, work, record, slot, goes_on, now)
         if outcome == REFUSED:
             _end(host, node, slot, now)
         return outcome
@@ -170,7 +173,7 @@ def _admit_to_host(host: Host, node: Node, slot: int, goes_on: bool, now: float)
     return BEGUN
 
 
-def _admit_to_gpu(caches: Caches, node: Node, work: Work, slot: int, goes_on: bool, now: float) -> int:
+def _admit_to_gpu(caches: Caches, node: Node, work: Work, record: Record, slot: int, goes_on: bool, now: float) -> int:
     """Take space on the GPU; a prefetch is refused where nobody can leave for it, a demand waits."""
     key, is_demand = node.slot_i[slot, KEY], node.slot_i[slot, IS_DEMAND] > 0
     cache = cache_of(caches, key)
@@ -194,6 +197,7 @@ def _admit_to_gpu(caches: Caches, node: Node, work: Work, slot: int, goes_on: bo
             if leaver < 0:
                 node.numbers[STUCK] = 1
                 return WAITS
+            _note_wait(node, work, record, slot, leaver)
             if _is_to_be_computed(node, work, leaver):
                 node.numbers[AWAITED] = leaver
                 if node.slot_f[slot, ROOM_S] < 0.0:
@@ -231,6 +235,16 @@ def change_locks(caches: Caches, node: Node, work: Work, by: int) -> None:
     for lookup in range(node.numbers[BEGIN], node.numbers[END]):
         if not may_use_cpu() or not node.on_cpu[lookup]:
             caches.locked[work.lookup_key[lookup]] += by
+
+
+def _note_wait(node: Node, work: Work, record: Record, slot: int, leaver: int) -> None:
+    """A transfer can't begin before a lookup of its visit is computed, whenever that is."""
+    if node.numbers[WAITS_NOTED] < len(record.waits):
+        for lookup in range(node.numbers[BEGIN], node.numbers[END]):
+            if work.lookup_key[lookup] == leaver:
+                record.waits[node.numbers[WAITS_NOTED], 0] = node.slot_i[slot, LOOKUP]
+                record.waits[node.numbers[WAITS_NOTED], 1] = lookup
+        node.numbers[WAITS_NOTED] += 1
 
 
 def _member_to_leave(caches: Caches, node: Node, work: Work, cache: int) -> int:
