@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from moesim.costs.node_times import Times
 from moesim.costs.roofline import OpTime
 from moesim.policies import api
-from moesim.setup import Form, Setup, TierSetup
+from moesim.setup import FULL, LOW, Form, Pieces, Setup, TierSetup
 from moesim.traces import RoutingTrace
 from moesim.traces.card import TraceCard
 from moesim.traces.steps import closed_loop
@@ -112,6 +113,10 @@ def setup_of(
         tier, quick = TierSetup(api.load("caching", "lru"), options.pop("low_slots", 2) * (size // 2)), expert_s / 2
         low_expert = op(np.full(len(visits.lookup_key), quick))
         forms["low"] = Form(tier, half, times.copy_s / 2, times.read_s / 2, low_expert)
+    pieces = options.pop("pieces", 1)
+    if pieces > 1:
+        cut = Pieces(np.full(keys, pieces), times.copy_s / pieces, times.read_s / pieces)
+        options["pieces"] = {FULL: cut, LOW: replace(cut, copy_s=cut.copy_s / 2, read_s=cut.read_s / 2)}
     host_policy = api.load("caching", options.pop("host_caching", "lru"))
     return Setup(
         visits=visits,

@@ -80,6 +80,7 @@ def print_comparison(result: ComparisonResult) -> None:
     if result.question:
         console.print(result.question, style="bold", markup=False)
     limited = {(run.cell, run.policy): run.limited_by for run in result.runs}
+    ttft = {(run.cell, run.policy): run.mean_ttft_s for run in result.runs}
     changed = {(run.cell, run.policy): run.output_changed_share for run in result.runs}
     rows = []
     for row in result.ranking:
@@ -90,10 +91,16 @@ def print_comparison(result: ComparisonResult) -> None:
         if share := changed[(row.cell, row.policy)]:
             name += f" (changes {share:.1%} of the output)"
         slower = f"{row.slower_than_best:.3f}x"
-        rows.append(
-            [where, name, format_seconds(row.mean_tpot_s), slower, interval, verdict, limited[(row.cell, row.policy)]]
-        )
-    columns = ["where", "policy", "mean TPOT", "vs best", "95 % interval", "", "limited by"]
+        first = ttft[(row.cell, row.policy)]
+        times = [
+            format_seconds(row.mean_tpot_s),
+            slower,
+            interval,
+            verdict,
+            "" if first is None else format_seconds(first),
+        ]
+        rows.append([where, name, *times, limited[(row.cell, row.policy)]])
+    columns = ["where", "policy", "mean TPOT", "vs best", "95 % interval", "", "mean TTFT", "limited by"]
     print_table(columns, rows)
     for cliff in result.cliffs:
         console.print(

@@ -84,7 +84,7 @@ def node_times(
     """
     work = _GpuWork(spec, precisions, node, trace, visits)
     expert = _experts(spec, precisions, node, visits)
-    copy_s, read_s = _transfers(node, sizes, ways)
+    copy_s, read_s = transfers(node, sizes, ways)
     num_visits, lookups, steps = visits.num_visits, len(visits.lookup_key), visits.steps.num_steps
     return Times(
         before=op_time(work.before, (num_visits,)),
@@ -135,10 +135,10 @@ def form_times(
     expert = {(name := f"{part.name} in {precision.name}"): replace(part, name=name) for part in own.values()}
     cpu_s = _cpu(spec, stored, node, visits)
     charged = tuple(charges(expert, "expert", shape))
-    return FormTimes(*_transfers(node, sizes, ways), op_time(expert, shape), cpu_s, charged)
+    return FormTimes(*transfers(node, sizes, ways), op_time(expert, shape), cpu_s, charged)
 
 
-def _transfers(node: Node, sizes: Ints, ways: Ways) -> tuple[Floats, Floats]:
+def transfers(node: Node, sizes: Ints, ways: Ways) -> tuple[Floats, Floats]:
     """Seconds from host to GPU, and from flash (nothing, where there is no drive)."""
     copied = host_copy(sizes, node.link, node.cpu, ways.host).seconds
     if node.storage is None:

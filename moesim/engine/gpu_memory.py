@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import simpy
@@ -24,6 +24,9 @@ class GpuMemory:
     Each form of experts has space and a caching policy of its own. An *object* is an expert in a form, numbered
     ``form * keys + key``.
 
+    Args:
+        give_way: makes room by stopping a prefetch that has begun.
+
     Attributes:
         visit: the visit that runs, set by the engine.
         counts: what became of prefetches; the engine adds what never reached a link.
@@ -32,8 +35,9 @@ class GpuMemory:
         used_bytes: held now, in each form.
     """
 
-    def __init__(self, env: simpy.Environment, setup: Setup):
+    def __init__(self, env: simpy.Environment, setup: Setup, give_way: Callable[[], None]):
         visits = setup.visits
+        self._give_way = give_way
         self._env, self._visits, self._keys = env, visits, visits.num_keys
         self._reserve = setup.rule == "reserve"
         self._parts = {FULL: _partition(setup, setup.gpu, setup.sizes)}
@@ -176,6 +180,14 @@ class GpuMemory:
             cache, first = self._cache(transfer.form, transfer.key // self._visits.num_experts)
             cache.locked[self.number(transfer.key, transfer.form) - first] -= 1
 
+    def stopped(self, transfer: Transfer) -> None:
+        """A prefetch that had begun is given up: its space is free."""
+        cache, first = self._cache(transfer.form, transfer.key // self._visits.num_experts)
+        thing = self.number(transfer.key, transfer.form)
+        cache.locked[thing - first] -= 1
+        cache.drop(thing - first)
+        self._left(thing)
+
     def close(self, num_visits: int) -> list[float]:
         """The run is over: for each key the share of visits at whose end it held space, in full."""
         self.counts.wasted += len(self._unused)
@@ -192,7 +204,11 @@ class GpuMemory:
     def _room_for_demand(self, cache: ExpertCache, first: int, thing: int, transfer: Transfer) -> Iterator[simpy.Event]:
         cache.expect(thing - first)
         while self._reserve and not cache.fits(thing - first):
-            leaver = cache.next_to_leave() + first
+            key = cache.next_to_leave()
+            if key < 0:
+                self._give_way()
+                continue
+            leaver = key + first
             if leaver in self._uncomputed:
                 transfer.waits_for(Cause.ROOM, self._env.now)
                 self._awaited[leaver] = self._env.event()

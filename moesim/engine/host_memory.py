@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import simpy
 from numpy.typing import NDArray
@@ -17,13 +19,19 @@ class HostMemory:
     """Space in host memory. Its caching policy sees one use for each expert that is asked for from above.
 
     Copies in low precision are experts of their own here, numbered behind the others as further layers. ``sizes``: of
-    all of them. ``keys``: how many there are without those.
+    all of them. ``keys``: how many there are without those. ``give_way``: stops a read for the good of another one.
     """
 
     def __init__(
-        self, env: simpy.Environment, tier: TierSetup, sizes: NDArray[np.int64], experts_per_layer: int, keys: int
+        self,
+        env: simpy.Environment,
+        tier: TierSetup,
+        sizes: NDArray[np.int64],
+        experts_per_layer: int,
+        keys: int,
+        give_way: Callable[[Transfer], bool],
     ):
-        self._env = env
+        self._env, self._give_way = env, give_way
         self._experts_per_layer, self._keys = experts_per_layer, keys
         self._cache: ExpertCache
         (self._cache,) = partition(
@@ -58,6 +66,8 @@ class HostMemory:
             if (leaver := cache.victim()) >= 0:
                 cache.drop(leaver)
                 continue
+            if self._give_way(transfer):
+                continue
             transfer.waits_for(Cause.ROOM, self._env.now)
             self._released = self._env.event()
             yield self._released
@@ -75,6 +85,13 @@ class HostMemory:
 
     def _number(self, key: int, form: int) -> int:
         return key + self._keys if form == LOW else key
+
+    def stopped(self, transfer: Transfer) -> None:
+        """A read that had begun is given up: its space is free."""
+        key = self._number(transfer.key, transfer.form)
+        self._cache.locked[key] -= 1
+        self._passing.discard(key)
+        self._cache.drop(key)
 
     def release(self, transfer: Transfer) -> None:
         """The expert is up (or no longer wanted there): it may leave from now on."""

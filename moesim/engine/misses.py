@@ -31,8 +31,8 @@ class Misses:
         self._tokens: list[int] = visits.lookup_tokens.tolist()
         self._copy_s, self._read_s = times.copy_s.tolist(), times.read_s.tolist()
         self._cpu_s = times.cpu_s.tolist()
+        self._gpu_s: list[float] = times.expert.total_s.tolist()
         if self._plan is not None:
-            self._gpu_s = times.expert.total_s.tolist()
             self._share, self._before = visits.gates.largest.tolist(), visits.gates.before.tolist()
             self._uses = [0] * visits.num_keys
 
@@ -68,9 +68,8 @@ class Misses:
     def _one(self, lookup: int, key: int) -> int:
         assert self._decide is not None
         read_s = self._to_host_s(key, FULL)
-        return int(
-            self._decide(self._state, self._tokens[lookup], read_s + self._copy_s[key], read_s + self._cpu_s[lookup])
-        )
+        fetch_s, cpu_s = read_s + self._copy_s[key], read_s + self._cpu_s[lookup]
+        return int(self._decide(self._state, self._tokens[lookup], fetch_s, cpu_s, self._gpu_s[lookup]))
 
     def _to_host_s(self, key: int, form: int) -> float:
         """Seconds to read it from flash, where it is not above."""

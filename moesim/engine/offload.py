@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import simpy
 
+from moesim.costs.node_times import Times
 from moesim.engine.clock import ASK, Pause
 from moesim.engine.gpu_memory import GpuMemory
 from moesim.engine.host_memory import HostMemory
@@ -36,7 +37,7 @@ from moesim.policies.api import (
     SUBSTITUTE,
 )
 from moesim.replay.figures import Cause
-from moesim.setup import FULL, STREAMED, Setup
+from moesim.setup import FULL, STREAMED, Form, Pieces, Setup
 from moesim.setup import LOW as LOW_FORM
 
 #: In which form an expert comes for each action.
@@ -58,11 +59,12 @@ class OffloadNode:
     def __init__(self, setup: Setup):
         self.env = env = simpy.Environment()
         self._setup = setup
-        self._gpu = GpuMemory(env, setup)
-        self._host = None
+        self._gpu = GpuMemory(env, setup, self._give_way)
+        self._host: HostMemory | None = None
         if setup.host is not None:
             sizes = setup.sizes if setup.low is None else np.concatenate([setup.sizes, setup.low.sizes])
-            self._host = HostMemory(env, setup.host, sizes, setup.visits.num_experts, len(setup.sizes))
+            experts, keys = setup.visits.num_experts, len(setup.sizes)
+            self._host = HostMemory(env, setup.host, sizes, experts, keys, self._give_way_in_host)
         self._transfers: dict[int, Transfer] = {}
         self._arrivals: deque[Transfer] = deque()
         self._wake: simpy.Event | None = None
@@ -83,28 +85,31 @@ class OffloadNode:
     def _connect(self) -> None:
         """Links and the CPU, and where a transfer goes from each."""
         setup, cpu_s = self._setup, self._setup.times.cpu_s.tolist()
-        copy_s, read_s = [setup.times.copy_s.tolist()] * 3, [setup.times.read_s.tolist()] * 3
-        for number, form in setup.forms.items():
-            copy_s[number], read_s[number] = form.copy_s.tolist(), form.read_s.tolist()
+        self._pieces = {form: cut.count.tolist() for form, cut in setup.pieces.items()}
+        copies, reads = durations(setup)
         top = self._admit_to_gpu, self._reached_gpu
         flash_admit, flash_arrive = top if setup.unified or self._host is None else (self._host.admit, self._read)
         self._pcie = Link(
             self.env,
             "pcie",
             setup.link,
-            duration_s=lambda transfer: copy_s[transfer.form][transfer.key],
+            duration_s=lambda transfer: copies[transfer.pieces > 1][transfer.form][transfer.key],
             admit=top[0],
             arrive=top[1],
             causes=(Cause.PCIE_QUEUE, Cause.PCIE),
+            pieces=self._cut,
+            goes_on=self._goes_on,
         )
         self._flash = Link(
             self.env,
             "flash",
             setup.link,
-            duration_s=lambda transfer: read_s[transfer.form][transfer.key],
+            duration_s=lambda transfer: reads[transfer.pieces > 1][transfer.form][transfer.key],
             admit=flash_admit,
             arrive=flash_arrive,
             causes=(Cause.FLASH_QUEUE, Cause.FLASH),
+            pieces=self._cut,
+            goes_on=self._goes_on,
         )
         self._cpu = Link(
             self.env,
@@ -212,7 +217,7 @@ class OffloadNode:
         self._gpu.begin_visit(layer, used, skipped)
         for _, lookup in sorted(demands):
             self._demand(visit, lookup)
-        self._withdraw_stale(visit)
+        self._withdraw_stale()
         self._prefetch(visit)
         return ready, awaited + len(demands)
 
@@ -241,6 +246,8 @@ class OffloadNode:
             ready.append(lookup)
             return False
         transfer.lookup = lookup
+        if transfer.queued_on is not None:  # between two pieces
+            transfer.queued_on.promote(transfer)
         return True
 
     def _demand(self, visit: int, lookup: int) -> None:
@@ -276,16 +283,24 @@ class OffloadNode:
         held = self._gpu.holds(self._gpu.number(key, form)) or self._gpu.holds(whole)
         return held or streamed in self._transfers or whole in self._transfers
 
-    def _withdraw_stale(self, visit: int) -> None:
-        """Prefetches for this visit that still wait, and that its router did not choose, are off.
+    def _withdraw_stale(self) -> None:
+        """Prefetches for the running visit that still wait, and that its router did not choose, are off.
 
         One that is being read from flash is dropped when it has reached host memory.
         """
         waiting = [transfer for transfer in self._transfers.values() if transfer.arrives_s is None]
         for transfer in waiting:
-            if not transfer.is_demand and transfer.visit <= visit:
+            if self._is_wanted(transfer):
+                continue
+            if transfer.reaching_gpu:
+                self._stop(transfer)
+            elif not transfer.pieces:
                 self._gpu.counts.withdrawn += 1
                 self._withdraw(transfer)
+
+    def _is_wanted(self, transfer: Transfer) -> bool:
+        """Whether it is waited for, or its visit is still to come (or it is no longer stopped for that)."""
+        return transfer.lookup >= 0 or transfer.visit > self._asked_visit or not self._setup.withdraw
 
     def _withdraw(self, transfer: Transfer) -> None:
         transfer.cancelled = True
@@ -319,11 +334,48 @@ class OffloadNode:
 
     def _read(self, transfer: Transfer) -> None:
         """An expert has come from flash to host memory; a prefetch that is no longer wanted ends here."""
-        if transfer.is_demand or transfer.visit > self._asked_visit:
+        if self._is_wanted(transfer):
             self._up(transfer)
         else:
             self._gpu.counts.withdrawn += 1
             self._end(transfer)
+
+    def _cut(self, transfer: Transfer) -> int:
+        """In how many pieces a transfer that begins on a link goes: demands in one."""
+        return self._pieces[transfer.form][transfer.key] if transfer.lookup < 0 and self._pieces else 1
+
+    def _goes_on(self, transfer: Transfer) -> bool:
+        """Whether the rest of a prefetch is brought. What is on its way to host memory arrives there in any case."""
+        goes_on = not transfer.reaching_gpu or self._is_wanted(transfer)
+        if not goes_on:
+            self._stop(transfer)
+        return goes_on
+
+    def _stop(self, transfer: Transfer) -> None:
+        """A prefetch that has begun to reach the GPU is given up, with what came of it."""
+        transfer.cancelled = True
+        self._gpu.stopped(transfer)
+        self._end(transfer)
+
+    def _give_way(self) -> None:
+        """A demand finds no room, since a prefetch that stands between two pieces holds the last: it is given up."""
+        for transfer in list(self._transfers.values()):
+            if transfer.reaching_gpu and transfer.lookup < 0 and transfer.arrives_s is None:
+                self._stop(transfer)
+                return
+        raise AssertionError("nobody can leave, and nothing is under way")
+
+    def _give_way_in_host(self, demand: Transfer) -> bool:
+        """As :meth:`_give_way`, where a prefetch that is read holds host memory's last room; whether there is one."""
+        for transfer in list(self._transfers.values()):
+            if demand.is_demand and transfer.pieces and transfer.lookup < 0 and transfer.queued_on is self._flash:
+                transfer.cancelled = True
+                self._gpu.counts.withdrawn += 1
+                assert self._host is not None
+                self._host.stopped(transfer)
+                del self._transfers[self._gpu.number(transfer.key, transfer.form)]
+                return True
+        return False
 
     def _reached_gpu(self, transfer: Transfer) -> None:
         self._gpu.arrived(transfer)
@@ -364,6 +416,15 @@ class OffloadNode:
             compute=self._compute_spans,
             transfers={link.name: link.spans for link in (self._flash, self._pcie, self._cpu)},
         )
+
+
+def durations(setup: Setup) -> tuple[list[list[list[float]]], list[list[list[float]]]]:
+    """Seconds of copies and of reads: whole ones and pieces, of each form, of each key."""
+    times = setup.times
+    whole: list[Times | Form | Pieces] = [setup.forms.get(form, times) for form in range(3)]
+    cut: list[Times | Form | Pieces] = [setup.pieces.get(form, times) for form in range(3)]
+    copies = [[one.copy_s.tolist() for one in each] for each in (whole, cut)]
+    return copies, [[one.read_s.tolist() for one in each] for each in (whole, cut)]
 
 
 def _label(where: int, action: int) -> int:

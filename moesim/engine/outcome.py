@@ -89,7 +89,8 @@ class Outcome:
 
 
 def _columns(spans: list[Span]) -> Moves:
-    key, visit, is_demand, start_s, end_s, form = zip(*spans, strict=True) if spans else ((),) * 6
+    key, visit, is_demand, start_s, end_s, form, piece, pieces = zip(*spans, strict=True) if spans else ((),) * 8
+    is_cut = any(count > 1 for count in pieces)
     return Moves(
         key=np.array(key, dtype=np.int64),
         visit=np.array(visit, dtype=np.int64),
@@ -97,4 +98,6 @@ def _columns(spans: list[Span]) -> Moves:
         start_s=np.array(start_s, dtype=np.float64),
         end_s=np.array(end_s, dtype=np.float64),
         form=np.array(form, dtype=np.int64),
+        piece=np.array(piece, dtype=np.int64) if is_cut else None,
+        pieces=np.array(pieces, dtype=np.int64) if is_cut else None,
     )

@@ -34,6 +34,7 @@ class Proposals:
         self._target: list[int] = candidates.target.tolist()
         self._low = candidates.low
         self._where = where
+        self._policy = setup.prefetch
         self._choose = None if setup.prefetch is None else setup.prefetch.module.choose
         if self._choose is not None:
             tokens = candidates.tokens if candidates.tokens is not None else np.ones(len(candidates.key), np.int64)
@@ -52,6 +53,7 @@ class Proposals:
 
     def _chosen(self, visit: int, places: range) -> list[int]:
         assert self._choose is not None
+        assert self._policy is not None
         offered = Offered(
             ahead=[self._target[place] - visit for place in places],
             there=[self._where(self._key[place]) for place in places],
@@ -61,7 +63,7 @@ class Proposals:
             gpu_s=[self._gpu_s[place] for place in places],
             rank=list(range(len(places))),
         )
-        self._choose(offered)
+        self._choose(self._policy.params, offered)
         ranked = [(rank, place) for rank, place in zip(offered.rank, places, strict=True) if rank >= 0]
         return [place for _, place in sorted(ranked)]
 

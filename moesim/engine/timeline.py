@@ -148,7 +148,7 @@ class _Timeline:
             key, form = (np.array([getattr(span, field) for span in spans], np.int64) for field in ("key", "form"))
             for span, size in zip(spans, self.setup.bytes_of(key, form).tolist(), strict=True):
                 args = {
-                    "bytes": size,
+                    "bytes": span.bytes_of(size),
                     "kind": "demand" if span.is_demand else "prefetch",
                     "visit": span.visit,
                     "step": span.visit // self.visits.num_layers,
@@ -167,6 +167,7 @@ class _Timeline:
         gpu: Sequence[_Use] = [span for span in self.compute if span.key >= 0]
         reads, copies, cpu = (self.transfers.get(name, []) for name in ("flash", "pcie", "cpu"))
         uses = [(COMPUTE, gpu)] if self.setup.unified else [(LINKS["pcie"], copies), (LINKS["cpu"], cpu)]
+        reads, copies = ([span for span in spans if span.is_last] for spans in (reads, copies))
         pairs = [(LINKS["flash"], target, *pair) for target, used in uses for pair in _first_uses(reads, used)]
         pairs += [(LINKS["pcie"], COMPUTE, *pair) for pair in _first_uses(copies, gpu)]
         for number, (source, target, came, used) in enumerate(pairs):

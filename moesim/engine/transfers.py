@@ -21,7 +21,8 @@ class Transfer:
         on_cpu: it is computed on the CPU, so it comes up to host memory only.
         cancelled: no longer wanted; whoever takes it from a queue lets it go.
         queued_on, place: the link in whose queue it stands, and its number there.
-        arrives_s: when the transfer under way ends; None while it waits.
+        piece, pieces: the piece that is next, and how many there are on the link on which it has begun (0: on none).
+        arrives_s: when the transfer (or piece) under way ends; None while it waits.
         reaching_gpu: the transfer under way ends in GPU memory.
     """
 
@@ -34,6 +35,8 @@ class Transfer:
         "lookup",
         "on_cpu",
         "phases",
+        "piece",
+        "pieces",
         "place",
         "queued_on",
         "reaching_gpu",
@@ -50,6 +53,7 @@ class Transfer:
         self.cancelled = False
         self.queued_on: Link | None = None
         self.place = -1
+        self.piece = self.pieces = 0
         self.arrives_s: float | None = None
         self.reaching_gpu = False
         self.phases: list[tuple[float, Cause]] = []

@@ -191,8 +191,9 @@ def fiddler(layer: Layer) -> tuple[Bools, NDArray[np.int64]]:
     """Fiddler's rule as a policy: a missing expert runs on the CPU where that is faster than its transfer."""
     policy = api.load("on_miss", "fiddler")
     state = policy.module.initial_state(policy.params)
-    rows = zip(layer.tokens.tolist(), layer.move_s.tolist(), layer.cpu_s.tolist(), strict=True)
-    chosen = [move > 0 and policy.module.decide(state, tokens, move, cpu) == CPU for tokens, move, cpu in rows]
+    columns = (layer.tokens, layer.move_s, layer.cpu_s, layer.gpu_s)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    chosen = [move > 0 and policy.module.decide(state, n, move, cpu, gpu) == CPU for n, move, cpu, gpu in rows]
     return np.array(chosen, dtype=np.bool_), _as_recorded(layer)
 
 

@@ -34,7 +34,7 @@ interpreted in the SimPy engine and compiled in the replay, from the same source
     class Params
     needs_future = True                   proposals made from what the trace does next (an oracle, a modelled guess)
     def candidates(params, visits, trace, rng) -> Candidates
-    def choose(offered) -> None           optional: which of a visit's proposals go out now (see :class:`Offered`)
+    def choose(params, offered) -> None   optional: which of a visit's proposals go out now (see :class:`Offered`)
 
 A *causal annotator*: at each visit it lists keys for later visits, most wanted first, from what is known when that
 visit's router has spoken. The engine drops what is resident or on its way, and issues the rest behind the demands.
@@ -44,12 +44,13 @@ visit's router has spoken. The engine drops what is resident or on its way, and 
     class Params
     ACTIONS = (FETCH, ...)                what it may choose
     def initial_state(params) -> float64 array
-    def decide(state_f, tokens, fetch_s, cpu_s) -> int     FETCH or CPU for one expert; or in its place:
+    def decide(state_f, tokens, fetch_s, cpu_s, gpu_s) -> int    FETCH or CPU for one expert; or in its place:
     def plan(state_f, asked) -> None      writes ``asked.action``, ``order`` and ``instead`` (see :class:`Asked`)
 
-Both in the compiled subset. LOW (compute with a copy in lower precision), SKIP and SUBSTITUTE (another expert's
-output in its place) change what the model says, and a Result counts the gate weight that they concern. STREAM brings
-an expert for this visit only, through space of its own.
+``fetch_s``, ``cpu_s`` and ``gpu_s`` are its seconds to come to the GPU, on the CPU (both with the read from flash
+where needed) and on the GPU. Both functions are in the compiled subset. LOW (compute with a copy in lower precision),
+SKIP and SUBSTITUTE (another expert's output in its place) change what the model says, and a Result counts the gate
+weight that they concern. STREAM brings an expert for this visit only, through space of its own.
 
 **Precision** (``policies/precision/NAME.py``): in how many bits experts are stored; see that package.
 
@@ -108,7 +109,7 @@ _OPTIONAL = {
     "on_bypass": ["state_i", "state_f", "key", "now", "note"],
     "preload": ["params", "context"],
 }
-_OPTIONAL_PREFETCH = {"choose": ["offered"]}
+_OPTIONAL_PREFETCH = {"choose": ["params", "offered"]}
 _OPTIONAL_PLACEMENT = {"split": ["params", "load", "logical", "rank"]}
 _SIGNATURES: dict[str, dict[str, list[str]]] = {
     "caching": {
@@ -127,7 +128,7 @@ _SIGNATURES: dict[str, dict[str, list[str]]] = {
 }
 #: One of them; families other than these have none.
 _ONE_OF = {
-    "on_miss": {"decide": ["state_f", "tokens", "fetch_s", "cpu_s"], "plan": ["state_f", "asked"]},
+    "on_miss": {"decide": ["state_f", "tokens", "fetch_s", "cpu_s", "gpu_s"], "plan": ["state_f", "asked"]},
     "precision": {"assign": ["params", "stored"], "planes": ["params"]},
 }
 

@@ -23,7 +23,7 @@ class Cause(IntEnum):
 
 
 class Span(NamedTuple):
-    """What a server did: a transfer of ``key``, in the form ``form``, that ``visit`` wanted."""
+    """What a server did: a transfer of ``key``, in the form ``form``, that ``visit`` wanted; or a piece of it."""
 
     key: int
     visit: int
@@ -31,11 +31,22 @@ class Span(NamedTuple):
     start_s: float
     end_s: float
     form: int = 0
+    piece: int = 0
+    pieces: int = 1
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the transfer was done with it."""
+        return self.piece == self.pieces - 1
+
+    def bytes_of(self, whole: int) -> int:
+        """Its share of a transfer of so many bytes: shares of all pieces add up to them."""
+        return whole * (self.piece + 1) // self.pieces - whole * self.piece // self.pieces
 
 
 @dataclass(frozen=True)
 class Moves:
-    """Spans of a server as columns. [transfers] each"""
+    """Spans of a server as columns; without ``piece`` and ``pieces`` each is a whole transfer. [spans] each"""
 
     key: NDArray[np.int64]
     visit: NDArray[np.int64]
@@ -43,6 +54,21 @@ class Moves:
     start_s: NDArray[np.float64]
     end_s: NDArray[np.float64]
     form: NDArray[np.int64]
+    piece: NDArray[np.int64] | None = None
+    pieces: NDArray[np.int64] | None = None
+
+    @property
+    def is_last(self) -> NDArray[np.bool_]:
+        """Whether a transfer was done with the span. [spans]"""
+        if self.piece is None or self.pieces is None:
+            return np.ones(len(self.key), dtype=np.bool_)
+        return np.asarray(self.piece == self.pieces - 1)
+
+    def bytes_of(self, whole: NDArray[np.int64]) -> NDArray[np.int64]:
+        """As in :class:`Span`, of each. [spans] from [spans]"""
+        if self.piece is None or self.pieces is None:
+            return whole
+        return np.asarray(whole * (self.piece + 1) // self.pieces - whole * self.piece // self.pieces)
 
     def __len__(self) -> int:
         return len(self.key)

@@ -108,6 +108,11 @@ def not_covered(setup: Setup) -> list[Fault]:
     if setup.prefetch is not None or setup.candidates.low is not None:
         message = "the compiled replay sends all proposals as they are made, and in full"
         faults.append(Fault("policies.prefetch", message, engine))
+    if setup.pieces:
+        faults.append(Fault("policies.chunk", "the compiled replay brings experts in one piece", engine))
+    if not setup.withdraw:
+        told = "the compiled replay gives up prefetches that their router did not choose"
+        faults.append(Fault("policies.withdraw", told, engine))
     return faults
 
 

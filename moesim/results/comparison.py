@@ -35,6 +35,11 @@ class RunRow(_Part):
     gpu_slots: float
     decode_tokens_per_s: float | None
     output_tokens_per_s: float
+    ceiling_output_tokens_per_s: float | None = Field(
+        None, description="no policy that computes every expert on the GPU exceeds it at this size; null: not known"
+    )
+    mean_ttft_s: float | None = Field(None, description="over requests; null without prefill")
+    cpu_rate_per_lookup: float = Field(0.0, description="lookups that the CPU computed; prefill included")
     hit_rate_per_lookup: float | None
     late_rate_per_lookup: float | None
     fetched_bytes_per_decode_token: float | None

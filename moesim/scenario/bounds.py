@@ -51,7 +51,7 @@ def _fewest_fetches(setup: Setup, outcome: Figures) -> Bound:
         status="optimal" if is_reached else "bound only",
         value=float(fetches),
         unit="fetches",
-        ours=float(len(outcome.moves["flash" if setup.unified else "pcie"])),
+        ours=float(outcome.moves["flash" if setup.unified else "pcie"].is_last.sum()),
     )
 
 

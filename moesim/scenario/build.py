@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +14,7 @@ from moesim.errors import Fault, ScenarioError
 from moesim.models import parameters
 from moesim.policies.api import CPU, Candidates
 from moesim.replay.counts import training_uses
-from moesim.scenario.forms import Forms, forms_of
+from moesim.scenario.forms import Forms, forms_of, pieces_of
 from moesim.scenario.load import ScenarioFile
 from moesim.scenario.parts import Gathering, Parts, load_parts
 from moesim.scenario.schema import Scenario
@@ -29,7 +29,7 @@ from moesim.scenario.workload import (
     training_visits,
     warmup_steps,
 )
-from moesim.setup import MemoryPlan, Schedule, Setup, TierSetup, plan_memory
+from moesim.setup import FULL, LOW, MemoryPlan, Pieces, Schedule, Setup, TierSetup, plan_memory
 from moesim.setup.schedule import check_schedule
 from moesim.traces import RoutingTrace
 from moesim.traces.steps import Steps
@@ -112,9 +112,11 @@ def build(file: ScenarioFile, source: RoutingTrace | None = None) -> Built:
         gathering.stop()
         visits, candidates = replace(visits, keep_until=plan.keep_until), plan.proposals
     gathering.load(("policies", "prefetch"), lambda: _check_low(candidates, forms))
-    gpu = gathering.load((), lambda: _gpu_tier(scenario, parts, visits, forms.gpu_bytes, sizes, training, uses))
+    gpu = gathering.load((), lambda: _gpu_tier(scenario, parts, visits, forms.gpu_bytes, sizes, training, uses, trace))
     gathering.stop()
-    setup = _setup(scenario, parts, visits, times, stored, memory, gpu, forms, candidates, uses, warmup)
+    pieces = gathering.load((), lambda: pieces_of(scenario.policies.chunk, parts, _prefetched(stored.sizes, forms)))
+    gathering.stop()
+    setup = _setup(scenario, parts, visits, times, stored, memory, gpu, forms, candidates, uses, warmup, pieces)
     return Built(
         file=file,
         parts=parts,
@@ -138,6 +140,7 @@ def _setup(
     candidates: Candidates,
     uses: Ints | None,
     warmup: int,
+    pieces: Mapping[int, Pieces],
 ) -> Setup:
     policies, wanted = parts.policies, scenario.policies
     host = None
@@ -158,8 +161,15 @@ def _setup(
         streamed=forms.streamed,
         low=forms.low,
         narrow=stored.narrow if stored.narrow.any() else None,
+        pieces=pieces,
+        withdraw=wanted.withdraw,
         prefetch=policies["prefetch"] if hasattr(policies["prefetch"].module, "choose") else None,
     )
+
+
+def _prefetched(sizes: Ints, forms: Forms) -> dict[int, Ints]:
+    """Sizes in each form in which experts may be prefetched."""
+    return {FULL: sizes} if forms.low is None else {FULL: sizes, LOW: forms.low.sizes}
 
 
 def _check_low(candidates: Candidates, forms: Forms) -> None:
@@ -176,12 +186,13 @@ def _gpu_tier(
     sizes: Ints,
     training: Visits | None,
     uses: Ints | None,
+    trace: RoutingTrace,
 ) -> TierSetup:
     """The GPU's expert cache, split by layers where the scenario wants it."""
     by_layer, split = scenario.policies.scope == "layer", parts.policies["split"]
     shares = None
     if by_layer and split.name != "equal":
-        shares = layer_bytes(split, capacity, int(sizes.max()), parts.model.top_k, training)
+        shares = layer_bytes(split, capacity, int(sizes.max()), parts.model.top_k, training, trace)
     room = shares or ([capacity // visits.num_layers] * visits.num_layers if by_layer else [capacity])
     pinned = pinned_keys(scenario.memory.pinned, visits.num_layers, visits.num_experts, sizes, room)
     return TierSetup(parts.policies["caching"], capacity, by_layer, uses, shares, pinned)

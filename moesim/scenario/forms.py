@@ -5,21 +5,25 @@ Their space is taken from what the GPU has for experts.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.costs.node_times import Times, form_times
+from moesim.costs.node_times import Times, form_times, transfers
 from moesim.errors import Fault, ScenarioError
 from moesim.models import parameters
 from moesim.models.precision import get_precision
 from moesim.policies import api
 from moesim.scenario.parts import Parts
-from moesim.setup import Form, TierSetup
+from moesim.setup import Form, Pieces, TierSetup
 from moesim.traces.visits import Visits
+from moesim.units import parse
 
 Ints = NDArray[np.int64]
+#: A prefetch is simulated piece by piece.
+MOST_PIECES = 1000
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,25 @@ def forms_of(parts: Parts, visits: Visits, times: Times, sizes: Ints, gpu_bytes:
         told = f"{gpu_bytes} bytes leave {left} for experts in full, and one takes {largest}"
         raise ScenarioError.of("memory.gpu_experts", told, "more of it, or fewer streaming slots")
     return Forms(left, streamed, low)
+
+
+def pieces_of(chunk: str, parts: Parts, sizes: Mapping[int, Ints]) -> dict[int, Pieces]:
+    """How prefetches are cut: each into equal pieces, as few as are no larger than ``chunk``; nothing for 'whole'.
+
+    Args:
+        sizes: of experts in each form that is prefetched. [keys] each
+    """
+    if chunk == "whole":
+        return {}
+    largest = max(1, round(parse(chunk, "bytes")))
+    cut = {}
+    for form, whole in sizes.items():
+        count = -(-whole // largest)
+        if count.max() > MOST_PIECES:
+            told = f"{chunk} makes {count.max()} pieces of an expert, and {MOST_PIECES} is the most"
+            raise ScenarioError.of("policies.chunk", told, "a few MiB")
+        cut[form] = Pieces(count, *transfers(parts.node, -(-whole // count), parts.ways))
+    return cut
 
 
 def _low(parts: Parts, visits: Visits, sizes: Ints, gpu_bytes: int, uses: Ints | None) -> Form:

@@ -104,4 +104,6 @@ def policy_facts(built: Built) -> dict[str, Any]:
         "batching": built.parts.policies["batching"].describe(),
         "rule": setup.rule,
         "link": setup.link,
+        "chunk": policies.chunk,
+        "withdraw": setup.withdraw,
     }

@@ -166,6 +166,17 @@ class PoliciesSpec(Spec):
     )
     batching: Choice = Field(PolicyChoice(name="arrival"), description="which requests decode together")
     link: Literal["demand-first", "fifo"] = Field("demand-first", description="what leaves a link's queue first")
+    chunk: Annotated[
+        str,
+        Size(("whole",)),
+        Field(
+            description="a prefetch goes in pieces of at most so many bytes: between them demands go ahead, and one "
+            "that is no longer wanted stops; or 'whole'"
+        ),
+    ] = "whole"
+    withdraw: bool = Field(
+        True, description="a prefetch that is not under way is given up when the router it was for did not choose it"
+    )
 
 
 class MemorySpec(Spec):

@@ -10,24 +10,27 @@ from numpy.typing import NDArray
 from moesim.errors import PolicyError, ScenarioError
 from moesim.policies.api import Policy
 from moesim.policies.split import SplitFacts
-from moesim.traces.trace import DECODE
+from moesim.traces.trace import DECODE, RoutingTrace
 from moesim.traces.visits import Visits
 
 
-def layer_bytes(policy: Policy, capacity: int, largest: int, top_k: int, training: Visits | None) -> tuple[int, ...]:
+def layer_bytes(
+    policy: Policy, capacity: int, largest: int, top_k: int, training: Visits | None, trace: RoutingTrace | None = None
+) -> tuple[int, ...]:
     """Bytes of each layer.
 
     Args:
         capacity: of the whole cache, in bytes.
         largest: bytes of the largest expert, which is a slot.
         training: the training split's visits.
+        trace: that they are of, where its lookahead counts.
 
     Raises:
         ScenarioError: there is less than one slot for each layer.
         PolicyError: the split asks for what it is not given.
     """
     assert training is not None
-    facts = _facts(training, capacity // largest, top_k)
+    facts = _facts(training, capacity // largest, top_k, trace)
     if facts.slots < facts.num_layers:
         told = f"{facts.slots} slots do not give each of {facts.num_layers} layers one"
         raise ScenarioError.of("memory.gpu_experts", told, f"at least {facts.num_layers * largest / 2**20:.1f} MiB")
@@ -65,7 +68,7 @@ def pinned_keys(
     return tuple(sorted(keys))
 
 
-def _facts(training: Visits, slots: int, top_k: int) -> SplitFacts:
+def _facts(training: Visits, slots: int, top_k: int, trace: RoutingTrace | None) -> SplitFacts:
     layers, experts = training.num_layers, training.num_experts
     uses = np.bincount(training.activation_key, minlength=training.num_keys).reshape(layers, experts)
     lookups = np.diff(training.lookup_start).reshape(-1, layers)
@@ -78,7 +81,19 @@ def _facts(training: Visits, slots: int, top_k: int) -> SplitFacts:
         uses=uses.astype(np.float64),
         demand=lookups[decode if decode.any() else slice(None)].mean(axis=0),
         hits=layer_hits(training),
+        accuracy=None if trace is None else first_choice_accuracy(trace, training.steps.row),
     )
+
+
+def first_choice_accuracy(trace: RoutingTrace, rows: NDArray[np.int64]) -> NDArray[np.float64] | None:
+    """How often a token uses the expert that the gate of lookahead 1 puts first; 0 in the first layer. [layers]"""
+    if 1 not in trace.lookahead:
+        return None
+    first = np.asarray(trace.lookahead[1])[rows][:, :-1, :1]
+    used = np.asarray(trace.experts)[rows][:, 1:]
+    known = first[..., 0] != trace.sentinel
+    right = (used == first).any(axis=2) & known
+    return np.concatenate([[0.0], right.sum(axis=0) / np.maximum(known.sum(axis=0), 1)])
 
 
 def layer_hits(visits: Visits) -> NDArray[np.float64]:

@@ -183,7 +183,7 @@ class _Summary:
 
     def _bytes(self, moves: Moves, wanted: Bools) -> int:
         """Of the transfers for some visits. ``wanted``: [visits]"""
-        return int(self.setup.bytes_of(moves.key, moves.form)[wanted[moves.visit]].sum())
+        return int(moves.bytes_of(self.setup.bytes_of(moves.key, moves.form))[wanted[moves.visit]].sum())
 
     def _counters(self) -> Counters:
         outcome, steps = self.outcome, self.steps
@@ -282,7 +282,7 @@ class _Summary:
                 continue
             since_s = np.maximum(moves.start_s, self.start_s)  # some start in the warm-up
             busy = float((moves.end_s - since_s)[counted].sum())
-            moved = self.setup.bytes_of(moves.key, moves.form)
+            moved = moves.bytes_of(self.setup.bytes_of(moves.key, moves.form))
             demand = counted & moves.is_demand
             demand_bytes, all_bytes = (int(moved[part].sum()) for part in (demand, counted))
             rows.append(
@@ -290,8 +290,8 @@ class _Summary:
                     name=name,
                     busy_s=busy,
                     busy_share=busy / self.duration_s,
-                    demand_transfers=int(demand.sum()),
-                    prefetch_transfers=int((counted & ~demand).sum()),
+                    demand_transfers=int((demand & moves.is_last).sum()),
+                    prefetch_transfers=int((counted & ~demand & moves.is_last).sum()),
                     demand_bytes=demand_bytes,
                     prefetch_bytes=all_bytes - demand_bytes,
                 )

@@ -6,7 +6,7 @@ Both engines read the same arrays and only add, compare and take maxima, so they
 from moesim.setup.memory import MemoryPlan, plan_memory
 from moesim.setup.placement import Placement, placement_by, read_placement
 from moesim.setup.schedule import Schedule, load_schedule, save_schedule
-from moesim.setup.setup import FULL, LOW, STREAMED, Form, LinkDiscipline, Rule, Setup, TierSetup
+from moesim.setup.setup import FULL, LOW, STREAMED, Form, LinkDiscipline, Pieces, Rule, Setup, TierSetup
 
 __all__ = [
     "FULL",
@@ -15,6 +15,7 @@ __all__ = [
     "Form",
     "LinkDiscipline",
     "MemoryPlan",
+    "Pieces",
     "Placement",
     "Rule",
     "Schedule",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -55,6 +56,20 @@ class Form:
     charges: tuple[Charge, ...] = ()
 
 
+@dataclass(frozen=True)
+class Pieces:
+    """Prefetches cut into pieces of equal size.
+
+    Attributes:
+        count: pieces of each expert. [keys]
+        copy_s, read_s: seconds of one of them, as in ``Times``. [keys]
+    """
+
+    count: Ints
+    copy_s: NDArray[np.float64]
+    read_s: NDArray[np.float64]
+
+
 #: Numbers of the forms: as the scenario stores experts, the same in space for streaming, and in low precision.
 FULL, STREAMED, LOW = range(3)
 
@@ -74,6 +89,8 @@ class Setup:
         link: in which order transfers leave a link's queue.
         candidates: what to prefetch, by visit.
         prefetch: the policy that proposed them, where it also chooses when they go out.
+        pieces: how prefetches in each form are cut; empty: they go in one piece.
+        withdraw: whether a prefetch is given up when the router that it was made for has not chosen it.
         on_miss: what becomes of a missing expert.
         warmup_steps: steps at the start that run but are not counted.
         streamed: experts that pass through, where the on-miss policy streams.
@@ -96,6 +113,8 @@ class Setup:
     low: Form | None = None
     narrow: NDArray[np.bool_] | None = None
     prefetch: Policy | None = None
+    pieces: Mapping[int, Pieces] = field(default_factory=dict)
+    withdraw: bool = True
 
     @property
     def forms(self) -> dict[int, Form]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, pairwise
 
@@ -24,6 +25,7 @@ CLIFF_EXPONENT, CLIFF_SPEEDUP = 1.5, 1.5
 #: With fewer requests a bootstrap interval is far too narrow, so none is given.
 FEWEST_REQUESTS = 8
 RESAMPLES, CONFIDENCE = 2000, 0.95
+_EXTRAPOLATED = re.compile(r"extrapolated: (?P<share>[\d.]+)%(?P<words> of the time [^(]*)\((?P<parts>.*)\)\.")
 
 
 def rank(comparison: Comparison, base: Scenario, runs: Sequence[ComparedRun[Result]]) -> ComparisonResult:
@@ -38,8 +40,21 @@ def rank(comparison: Comparison, base: Scenario, runs: Sequence[ComparedRun[Resu
         ranking=[rank for _, cell in _cells(rows) for rank in _ranking(cell)],
         cliffs=list(_cliffs(rows)),
         paradoxes=[paradox for _, cell in _cells(rows) for paradox in _paradoxes(cell)],
-        warnings=list(dict.fromkeys(warning for run in runs for warning in run.result.warnings)),
+        warnings=_warnings(runs),
     )
+
+
+def _warnings(runs: Sequence[ComparedRun[Result]]) -> list[str]:
+    """Each once; of those that differ in a share and in parts only (what is extrapolated) one for all runs."""
+    told = list(dict.fromkeys(warning for run in runs for warning in run.result.warnings))
+    found = [match for warning in told if (match := _EXTRAPOLATED.fullmatch(warning))]
+    if len(found) < 2:
+        return told
+    shares = [float(match["share"]) for match in found]
+    parts = dict.fromkeys(part for match in found for part in match["parts"].split("; "))
+    first, rest = found[0], {match.string for match in found[1:]}
+    merged = f"extrapolated: {min(shares):.1f}% to {max(shares):.1f}%, by run,{first['words']}({'; '.join(parts)})."
+    return [merged if warning == first.string else warning for warning in told if warning not in rest]
 
 
 def _row(run: ComparedRun[Result]) -> RunRow:
@@ -57,6 +72,9 @@ def _row(run: ComparedRun[Result]) -> RunRow:
         gpu_slots=result.residency.gpu_slots,
         decode_tokens_per_s=head.decode_tokens_per_s,
         output_tokens_per_s=head.output_tokens_per_s,
+        ceiling_output_tokens_per_s=_ceiling(result),
+        mean_ttft_s=None if head.ttft_s is None else head.ttft_s.mean,
+        cpu_rate_per_lookup=counters.cpu_lookups / max(1, counters.lookups),
         hit_rate_per_lookup=head.decode_hit_rate_per_lookup,
         late_rate_per_lookup=head.decode_late_rate_per_lookup,
         fetched_bytes_per_decode_token=head.fetched_bytes_per_decode_token,
@@ -71,6 +89,14 @@ def _row(run: ComparedRun[Result]) -> RunRow:
         tpot_s=[row.tpot_s for row in timed if row.tpot_s is not None],
         evidence_shares=result.evidence_shares,
     )
+
+
+def _ceiling(result: Result) -> float | None:
+    """Output tokens per second with the least waiting, where the run has no warm-up (which that bound includes)."""
+    least = next((bound for bound in result.bounds if bound.unit == "s of stall"), None)
+    if least is None or result.scenario["workload"]["warmup_requests"]:
+        return None
+    return result.counters.output_tokens / (result.headline.duration_s - least.ours + least.value)
 
 
 def _verdict(result: Result) -> Verdict:
@@ -193,7 +219,11 @@ def _hits_more_runs_slower(a: RunRow, b: RunRow) -> bool:
 
 
 def _why(hits_more: RunRow, runs_faster: RunRow) -> str:
-    """The first difference between the two that explains it."""
+    """Of the differences between the two that explain it, the first."""
+    if (other := runs_faster.output_changed_share - hits_more.output_changed_share) > 0.01:
+        return f"the other one changes {other:.1%} more of the output, and need not bring that"
+    if (other := runs_faster.cpu_rate_per_lookup - hits_more.cpu_rate_per_lookup) > 0.05:
+        return f"the other one has the CPU compute {other:.1%} more of its lookups, and need not bring those"
     late = (hits_more.late_rate_per_lookup or 0.0) - (runs_faster.late_rate_per_lookup or 0.0)
     if late > 0.01:
         return f"{late:.1%} more of its lookups were hits that came late"

@@ -47,6 +47,7 @@ def runs(draw):
     )
     unified = draw(st.booleans())
     prefetch = draw(st.sampled_from([("none", {}), ("next-gate", {}), ("oracle", {"horizon": 2})]))
+    cut = {} if prefetch[0] == "none" else {"pieces": draw(st.integers(1, 3)), "withdraw": draw(st.booleans())}
     return setup_of(
         trace,
         slots=draw(st.integers(1, 12)),
@@ -64,6 +65,7 @@ def runs(draw):
         cpu_s=draw(SECONDS),
         shared_s=draw(SECONDS),
         workload={"batch": draw(st.integers(1, 3))},
+        **cut,
     )
 
 
@@ -117,7 +119,7 @@ def nothing_overlaps_on_a_server(outcome):
 def experts_are_computed_after_they_arrive(setup, outcome):
     """Each transfer to the GPU ends before the next use of what it brought, and a miss has a transfer of its own."""
     keys = setup.visits.num_keys
-    to_gpu = outcome.transfers["flash" if setup.unified else "pcie"]
+    to_gpu = [span for span in outcome.transfers["flash" if setup.unified else "pcie"] if span.is_last]
     fetched = np.bincount([span.form * keys + span.key for span in to_gpu], minlength=3 * keys)
     visit = np.repeat(np.arange(setup.visits.num_visits), np.diff(setup.visits.lookup_start))
     missed = (outcome.label == MISS) & np.isin(outcome.action, (FETCH, STREAM, LOW))

@@ -186,3 +186,74 @@ def test_batched_requests_share_a_step():
     # both requests use expert 0, then both use expert 1: one lookup each
     assert outcome.label.tolist() == [MISS, MISS]
     assert outcome.step_end_s.tolist() == [6, 12]
+
+
+def test_between_pieces_of_a_prefetch_demands_go_ahead_and_it_goes_on_before_what_came_later():
+    look = {2: [[[0, 1], [-1, -1], [-1, -1]]]}
+    trace = trace_of([[[0, -1], [0, -1], [0, 1]]], num_experts=2, lookahead=look)
+    first, fifo = (
+        simulate(setup_of(trace, slots=6, prefetch=("next-gate", {"lookahead": 2}), link=link, pieces=2))
+        for link in ("demand-first", "fifo")
+    )
+    # keys 4 and 5 are proposed at 1, for layer 2; layer 1 asks for key 2 at 7, when half of 4 has come
+    assert link_log(first, "pcie") == [
+        *[(0, True, 1, 5), (4, False, 5, 7), (2, True, 7, 11), (4, False, 11, 13)],
+        (5, True, 13, 17),  # layer 2 asks at 13: 4 is there, 5 has not begun and becomes a demand, in one piece
+    ]
+    assert first.label.tolist() == [MISS, MISS, HIT, MISS]
+    assert [span.bytes_of(MIB + 1) for span in first.transfers["pcie"]] == [
+        *[MIB + 1, MIB // 2, MIB + 1, MIB // 2 + 1, MIB + 1],
+    ]
+    assert [key for key, *_ in link_log(fifo, "pcie")] == [0, 4, 4, 5, 5, 2]
+    assert fifo.label.tolist() == [MISS, MISS, HIT, HIT]
+
+
+def test_a_prefetch_in_pieces_stops_when_its_router_has_not_chosen_it():
+    trace = trace_of([[[0, -1], [1, 2]]], num_experts=3, lookahead={1: [[[0, 1], [-1, -1]]]})
+    outcome = simulate(setup_of(trace, slots=6, prefetch=("next-gate", {}), pieces=2))
+    # as in wrong_prefetch, but half of key 3 is enough: 5-7
+    assert link_log(outcome, "pcie") == [(0, True, 1, 5), (3, False, 5, 7), (4, True, 7, 11), (5, True, 11, 15)]
+    counts = outcome.prefetch
+    assert (counts.started, counts.withdrawn, counts.wasted) == (1, 1, 1)
+    assert outcome.resident_bytes[-1] == 3 * MIB
+    kept = simulate(setup_of(trace, slots=6, prefetch=("next-gate", {}), pieces=2, withdraw=False))
+    # it stays, though its other half would come after the end
+    assert link_log(kept, "pcie") == link_log(outcome, "pcie")
+    assert kept.resident_bytes[-1] == 4 * MIB
+
+
+def test_a_late_prefetch_in_pieces_is_finished_before_demands():
+    trace = trace_of([[[0, -1], [1, 2]]], num_experts=3, lookahead={1: [[[1, -1], [-1, -1]]]})
+    outcome = simulate(setup_of(trace, slots=6, prefetch=("next-gate", {}), pieces=4))
+    # key 4 is asked for at 7, in its third piece; key 5 is missing
+    assert link_log(outcome, "pcie")[-3:] == [(4, False, 7, 8), (4, False, 8, 9), (5, True, 9, 13)]
+    assert outcome.label.tolist() == [MISS, LATE, MISS]
+
+
+def test_a_prefetch_in_pieces_that_holds_the_last_room_gives_way_to_a_demand():
+    look = {2: [[[0], [-1], [-1]]]}
+    trace = trace_of([[[-1], [0], [0]]], num_experts=1, lookahead=look)
+    outcome = simulate(setup_of(trace, slots=1, prefetch=("next-gate", {"lookahead": 2}), pieces=2))
+    # key 2 of layer 2: half of it 1-3; layer 1 asks for key 1 at 2 and gets the only room at 3
+    assert link_log(outcome, "pcie") == [(2, False, 1, 3), (1, True, 3, 7), (2, True, 9, 13)]
+    assert outcome.label.tolist() == [MISS, MISS]
+    assert outcome.prefetch.wasted == 1
+
+
+def test_prefetches_that_are_not_withdrawn_hold_up_what_comes_after_them():
+    # layer 0 asks for all of layer 1; its router chooses one of four
+    trace = trace_of([[[0], [3]]], num_experts=4)
+    ends = {
+        (link, withdraw): simulate(
+            setup_of(trace, slots=8, prefetch=("fetch-all", {}), link=link, withdraw=withdraw)
+        ).step_end_s[-1]
+        for link in ("demand-first", "fifo")
+        for withdraw in (True, False)
+    }
+    # copies of 4, 5, 6, 7 from 5 on, asked for 7 at 7: with the others out of the way or behind it, it comes at 13
+    assert ends == {
+        ("demand-first", True): 14,
+        ("demand-first", False): 14,
+        ("fifo", True): 14,
+        ("fifo", False): 22,
+    }

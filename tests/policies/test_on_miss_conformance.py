@@ -56,7 +56,7 @@ def test_a_decision_compiles_and_agrees_with_its_interpreted_self(name, monkeypa
     if hasattr(policy.module, "decide"):
         fast = compiled(policy.module.decide, "decide")
         for _ in range(50):
-            given = int(rng.integers(1, 9)), float(rng.random()), float(rng.random())
+            given = int(rng.integers(1, 20)), *rng.random(3).tolist()
             answer = policy.module.decide(state.tolist(), *given)
             assert fast(state, *given) == answer
             assert answer in policy.actions

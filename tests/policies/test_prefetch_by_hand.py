@@ -107,12 +107,14 @@ def test_activation_matching_forgets_the_oldest():
 
 
 def test_fiddler_takes_the_faster_side():
-    policy = api.load("on_miss", "fiddler")
-    state = policy.module.initial_state(policy.params)
-    decided = [
-        policy.module.decide(state, 1, fetch_s, cpu_s) for fetch_s, cpu_s in [(2.0, 1.0), (1.0, 1.0), (1.0, 2.0)]
-    ]
-    assert decided == [api.CPU, api.FETCH, api.FETCH]
+    def decided(rule, tokens, fetch_s, cpu_s, gpu_s):
+        policy = api.load("on_miss", "fiddler", {"rule": rule})
+        return policy.module.decide(policy.module.initial_state(policy.params), tokens, fetch_s, cpu_s, gpu_s)
+
+    seconds = [(2.0, 1.0, 0.0), (1.0, 1.0, 0.0), (1.0, 1.0, 0.5), (1.0, 2.0, 0.5)]
+    assert [decided("costs", 1, *each) for each in seconds] == [api.CPU, api.FETCH, api.CPU, api.FETCH]
+    # 7 for each token on the CPU, 70 for any number on the GPU, whatever they cost here
+    assert [decided("constants", tokens, 1.0, 9.0, 1.0) for tokens in (1, 9, 10)] == [api.CPU, api.CPU, api.FETCH]
 
 
 def test_path_predictor_that_is_always_right_names_the_whole_step_at_its_first_layer():

@@ -21,8 +21,9 @@ def offered(ahead, there, tokens=None, fetch_s=4.0, cpu_s=3.0, gpu_s=1.0):
     return Offered(ahead, there, tokens or [1] * count, *costs, rank=list(range(count)))
 
 
-def choose(name, given):
-    api.load("prefetch", name).module.choose(given)
+def choose(name, given, **params):
+    policy = api.load("prefetch", name, params)
+    policy.module.choose(policy.params, given)
     return given.rank
 
 
@@ -30,6 +31,7 @@ def test_hobbit_looks_beyond_a_layer_only_if_nothing_of_it_is_missing():
     assert choose("hobbit", offered([1, 1, 2], [HERE, ABSENT, ABSENT])) == [0, 1, -1]
     assert choose("hobbit", offered([1, 1, 2, 3], [HERE, COMING, ABSENT, ABSENT])) == [0, 1, 2, -1]
     assert choose("hobbit", offered([1, 2], [HERE, HERE])) == [-1, -1]
+    assert choose("hobbit", offered([1, 1, 1], [ABSENT, HERE, ABSENT]), budget=1) == [0, 1, -1]
 
 
 def test_hybrimoe_prefetches_what_shortens_a_layer_most():
@@ -37,8 +39,22 @@ def test_hybrimoe_prefetches_what_shortens_a_layer_most():
     # layer 2: one missing, another here: 3 s on the CPU; resident: 2 s.
     rank = choose("hybrimoe", offered([1, 1, 2, 2], [ABSENT, ABSENT, ABSENT, HERE]))
     assert rank == [0, 1, 2, -1]
+    assert choose("hybrimoe", offered([1, 1, 2, 2], [ABSENT, ABSENT, ABSENT, HERE]), budget=1) == [0, -1, -1, -1]
     nothing = choose("hybrimoe", offered([1], [ABSENT], cpu_s=0.5))
     assert nothing == [-1]  # the CPU is faster than the GPU would be
+
+
+def test_hybrimoe_s_code_prefetches_the_next_layer_s_highest_scores():
+    rows = [[[0, 1], [2, 3]], [[0, 1], [1, 3]], [[0, 1], [0, 2]]]
+    weights = [[[0.5, 0.5], [0.75, 0.25]], [[0.5, 0.5], [0.875, 0.125]], [[0.5, 0.5], [0.5, 0.5]]]
+    trace = trace_of(rows, num_experts=4, weights=weights)
+    visits = visits_for(trace)
+    policy = api.load("prefetch", "hybrimoe", {"rule": "scores", "budget": 2})
+    found = policy.module.candidates(policy.params, visits, trace, np.random.default_rng(0))
+    # of layer 1, S with alpha 0.5: nothing; then 2: 0.375, 3: 0.125; then 1: 0.4375, 2: 0.1875, 3: 0.125
+    assert found.start.tolist() == [0, 0, 0, 2, 2, 4, 4]
+    assert found.key.tolist() == [4 + 2, 4 + 3, 4 + 1, 4 + 2]
+    assert choose("hybrimoe", offered([1, 1], [ABSENT, ABSENT], cpu_s=0.5), rule="scores") == [0, 1]
 
 
 def test_what_a_policy_chooses_is_what_goes_out():

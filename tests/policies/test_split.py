@@ -10,7 +10,7 @@ from moesim.engine import simulate
 from moesim.policies import api
 from moesim.policies.split import SplitFacts, least_cost
 from moesim.replay import count
-from moesim.scenario.splits import layer_bytes, layer_hits
+from moesim.scenario.splits import first_choice_accuracy, layer_bytes, layer_hits
 
 EXPERTS, LAYERS, TOP_K = 8, 3, 2
 
@@ -92,3 +92,21 @@ def test_the_engine_keeps_to_the_layers_shares():
 def test_splits_see_the_training_split_only():
     facts = SplitFacts(1, 2, 1, 2, np.ones((1, 2)), np.ones(1), np.zeros((1, 3)))
     assert not any(hasattr(facts, name) for name in ("visits", "trace"))
+
+
+def test_adapmoe_gives_more_to_layers_whose_prefetch_is_worse():
+    rng = np.random.default_rng(2)
+    rows = np.array([[rng.permutation(EXPERTS)[:TOP_K] for _ in range(LAYERS)] for _ in range(80)])
+    look = np.full_like(rows, -1)
+    look[:, 0, 0], look[:, 1, 0] = (rows[:, 1, 0] + 1) % EXPERTS, rows[:, 2, 1]  # mostly wrong, then always right
+    trace = trace_of(rows, num_experts=EXPERTS, lookahead={1: look})
+    visits = visits_for(trace)
+    found = first_choice_accuracy(trace, visits.steps.row)
+    assert found[0] == 0
+    assert found[1] < 0.3
+    assert found[2] == 1
+    policy = api.load("split", "adapmoe")
+    shares = layer_bytes(policy, 12 * 100, 100, TOP_K, visits, trace)
+    assert shares[2] < shares[1] <= shares[0]
+    fixed = layer_bytes(api.load("split", "adapmoe", {"accuracy": [0.0, 0.5, 0.5]}), 1200, 100, TOP_K, visits, trace)
+    assert fixed == layer_bytes(api.load("split", "adapmoe", {"accuracy": [0.0, 0.5, 0.5]}), 1200, 100, TOP_K, visits)

@@ -23,6 +23,6 @@ def initial_state(params):
     return np.array([np.inf if params.max_tokens is None else float(params.max_tokens)])
 
 
-def decide(state_f, tokens, fetch_s, cpu_s):
+def decide(state_f, tokens, fetch_s, cpu_s, gpu_s):
     """CPU for few tokens."""
     return CPU if tokens <= state_f[0] else FETCH

@@ -16,6 +16,6 @@ def initial_state(params):
     return np.zeros(0)
 
 
-def decide(state_f, tokens, fetch_s, cpu_s):
+def decide(state_f, tokens, fetch_s, cpu_s, gpu_s):
     """Always fetch."""
     return FETCH

@@ -22,6 +22,7 @@ class Params(PolicyParams):
     """How far ahead, in which precision, and how good modelled gates are."""
 
     depth: int = Field(3, ge=1, le=8, description="layers ahead that may be looked at")
+    budget: int | None = Field(None, ge=1, description="at most so many absent experts a visit; default: all")
     low: bool = Field(True, description="bring later choices in low precision; needs on_miss: hobbit")
     t1: float = Field(0.6, ge=0, le=1, description="unimportance above which low precision will do")
     accuracy: Accuracy = Field(None, description="probability that a true expert is proposed; one number, or by layer")
@@ -53,12 +54,14 @@ def candidates(params, visits, trace, rng):
     return Candidates(start, key[first], target[first], votes, in_low)
 
 
-def choose(offered: Offered):
-    """Only the nearest layer that lacks something."""
+def choose(params: Params, offered: Offered):
+    """Only the nearest layer that lacks something, and of what it lacks the first few."""
     lacking = [ahead for ahead, there in zip(offered.ahead, offered.there, strict=True) if there == ABSENT]
     nearest = min(lacking, default=0)
+    sent = 0
     for place, ahead in enumerate(offered.ahead):
-        if ahead > nearest:
+        sent += offered.there[place] == ABSENT
+        if ahead > nearest or (params.budget is not None and sent > params.budget):
             offered.rank[place] = -1
 
 

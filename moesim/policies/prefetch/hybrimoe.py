@@ -3,34 +3,45 @@
 The running layer's router input goes through the routers of the next ``depth`` layers (recorded lookahead channels, or
 modelled: ``accuracy``). A candidate's impact is how much shorter its layer's CPU-GPU schedule (``list_schedule``, with
 what is there now) would be if it were resident; the one with the largest goes first, impacts of its layer are
-computed anew, until none is left.
+computed anew, until none is left (``impact``).
 
-Source: Zhong et al., "HybriMoE", arXiv 2504.05897, which looks three layers ahead. Its released code prefetches the
-highest MRS scores of the next layer instead; that is not built. Made for ``on_miss: hybrimoe``.
+Source: Zhong et al., "HybriMoE", arXiv 2504.05897, which looks three layers ahead. Its released code does otherwise
+(``scores``): the next layer's experts with the highest moving average of gate weights, as in the caching policy
+``mrs``. Made for ``on_miss: hybrimoe``.
 """
+
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
 from moesim.policies.api import ABSENT, Candidates, Offered, PolicyParams
+from moesim.policies.associations import Chosen, routed
 from moesim.policies.gates import Accuracy, guesses
 from moesim.policies.list_schedule import best_moved, makespan
 
 
 class Params(PolicyParams):
-    """How far ahead, and how good modelled gates are."""
+    """Which rule, how far ahead, how many, and how good modelled gates are."""
 
+    rule: Literal["impact", "scores"] = Field("impact", description="the paper's, or the released code's")
+    budget: int | None = Field(
+        None, ge=1, description="at most so many experts a visit; default: all with an impact, or as many as it uses"
+    )
+    alpha: float = Field(0.5, gt=0, le=1, description="weight of the newest score, for `scores`")
     depth: int = Field(3, ge=1, le=8, description="layers ahead that are looked at")
     accuracy: Accuracy = Field(None, description="probability that a true expert is proposed; one number, or by layer")
 
     @property
     def models_future(self) -> bool:
         """Whether the proposals are made from the truth instead of recorded channels."""
-        return self.accuracy is not None
+        return self.accuracy is not None and self.rule == "impact"
 
 
 def candidates(params, visits, trace, rng):
-    """All that is predicted; residents are needed for the schedule."""
+    """The highest scores; or all that is predicted, since residents are needed for the schedule."""
+    if params.rule == "scores":
+        return _highest_scores(params, visits, trace)
     columns = []
     for ahead in range(1, min(params.depth, visits.num_layers - 1) + 1):
         guess = guesses(visits, trace, ahead, params.accuracy, rng)
@@ -42,8 +53,27 @@ def candidates(params, visits, trace, rng):
     return Candidates(np.searchsorted(visit, np.arange(visits.num_visits + 1)), key, target, votes)
 
 
-def choose(offered: Offered):
-    """Greedily by impact."""
+def _highest_scores(params, visits, trace):
+    """Of the next layer, whose scores are those of earlier steps."""
+    used, layers = routed(visits, trace), visits.num_layers
+    chosen, scores = Chosen(visits, params.budget), np.zeros((layers, visits.num_experts))
+    for step in range(visits.steps.num_steps):
+        if layers > 1:
+            chosen.add(step, np.arange(layers - 1), 1, scores[1:])
+        rows = slice(visits.steps.row_start[step], visits.steps.row_start[step + 1])
+        token, layer, rank = np.nonzero(used[rows] >= 0)
+        weight = np.full(len(token), 1 / trace.top_k)
+        if trace.weights is not None:
+            weight = np.asarray(trace.weights)[visits.steps.row[rows]][token, layer, rank].astype(np.float64)
+        scores *= 1 - params.alpha
+        np.add.at(scores, (layer, used[rows][token, layer, rank]), params.alpha * weight)
+    return chosen.candidates()
+
+
+def choose(params: Params, offered: Offered):
+    """Greedily by impact; scores are in order as they are."""
+    if params.rule == "scores":
+        return
     offered.rank[:] = [-1] * len(offered.rank)
     resident = [there != ABSENT for there in offered.there]
     impact = {}
@@ -51,7 +81,7 @@ def choose(offered: Offered):
         impact.update(_impacts(offered, ahead, resident))
     for rank in range(len(offered.rank)):
         place = max(impact, key=lambda place: (impact[place], -place), default=-1)
-        if place < 0 or impact[place] <= 0.0:
+        if place < 0 or impact[place] <= 0.0 or rank == params.budget:
             return
         offered.rank[place], resident[place] = rank, True
         del impact[place]

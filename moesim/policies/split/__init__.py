@@ -29,6 +29,8 @@ class SplitFacts:
         uses: activations of each expert in the training split. [layers, experts]
         demand: distinct experts that a decode step of the training split uses, in the mean. [layers]
         hits: LRU's hits in the training split in a layer with 0, 1, 2, … experts of space. [layers, experts + 1]
+        accuracy: how often the next-layer gate's first choice was right in the training split; None: not recorded.
+            [layers]
     """
 
     num_layers: int
@@ -38,6 +40,7 @@ class SplitFacts:
     uses: Floats
     demand: Floats
     hits: Floats
+    accuracy: Floats | None = None
 
 
 def in_proportion(weights: ArrayLike, facts: SplitFacts) -> Ints:

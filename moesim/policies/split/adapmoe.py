@@ -5,7 +5,8 @@ ones (cached ones at random: hypergeometric), and a_l is the probability that th
 expert, is right. A share r_l of tokens uses a single expert (adaptive gating), the others top-k.
 
 Source: Zhong et al., "AdapMoE", arXiv 2408.10284; for top-2 this is exactly the cost in its released code (``dp.py``),
-which comes with 32 accuracies for Mixtral-8x7B. Their mean is the default here.
+which comes with 32 accuracies for Mixtral-8x7B, 0 for the first layer. Here they are by default those of the trace's
+recorded lookahead in the training split; without such a channel the mean of the code's others, 0.866.
 """
 
 from math import comb
@@ -15,17 +16,21 @@ from pydantic import Field
 from moesim.policies.api import PolicyParams
 from moesim.policies.split import SplitFacts, least_cost
 
+MEAN_ACCURACY = 0.866
+
 
 class Params(PolicyParams):
     """What is known of the layers."""
 
-    accuracy: float | list[float] = Field(0.866, description="of the prefetch; one number, or one for each MoE layer")
+    accuracy: float | list[float] | None = Field(
+        None, description="of the prefetch; one number, or one for each MoE layer; default: as recorded"
+    )
     single: float | list[float] = Field(0.0, description="share of tokens that use one expert only; likewise")
 
 
 def slots(params: Params, facts: SplitFacts):
     """Least cost."""
-    accuracy, single = (_by_layer(values, facts.num_layers) for values in (params.accuracy, params.single))
+    accuracy, single = _accuracy(params, facts), _by_layer(params.single, facts.num_layers)
     cost = [
         [
             single[layer] * _loads(facts.num_experts, 1, size, accuracy[layer])
@@ -35,6 +40,15 @@ def slots(params: Params, facts: SplitFacts):
         for layer in range(facts.num_layers)
     ]
     return least_cost(cost, min(facts.slots, facts.num_layers * facts.num_experts))
+
+
+def _accuracy(params, facts):
+    """Of each layer's prefetch."""
+    if params.accuracy is not None:
+        return _by_layer(params.accuracy, facts.num_layers)
+    if facts.accuracy is not None:
+        return facts.accuracy.tolist()
+    return [0.0] + [MEAN_ACCURACY] * (facts.num_layers - 1)
 
 
 def _by_layer(values, num_layers):

@@ -134,7 +134,7 @@ def _runs_on_cpu(host: Host, node: Node, work: Work, key: int, lookup: int) -> b
     if has_host() and host.held[key] == ABSENT:
         read_s = node.read_s[key]
     fetch_s, cpu_s = read_s + node.copy_s[key], read_s + work.cpu_s[lookup]
-    return decide(work.miss_state, work.lookup_tokens[lookup], fetch_s, cpu_s) == 1
+    return decide(work.miss_state, work.lookup_tokens[lookup], fetch_s, cpu_s, work.expert_s[lookup]) == 1
 
 
 def _withdraw_stale(host: Host, node: Node, visit: int, now: float) -> None:

@@ -89,7 +89,7 @@ def may_use_cpu() -> bool:
     return False
 
 
-def decide(state_f: Any, tokens: int, fetch_s: float, cpu_s: float) -> int:
+def decide(state_f: Any, tokens: int, fetch_s: float, cpu_s: float, gpu_s: float) -> int:
     """The on-miss policy's: fetch."""
     return 0
 

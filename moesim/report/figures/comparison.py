@@ -37,7 +37,8 @@ class Ranking:
 class Curves:
     """Values over cache size: for each policy its points (slots, the value with each seed).
 
-    ``floor``: what nothing can be below, as (slots, value). ``cliffs``: (policy, smaller slots, larger slots).
+    ``floor``: what nothing can be below, as (slots, value); ``ceiling``: above.
+    ``cliffs``: (policy, smaller slots, larger slots).
     """
 
     points: Mapping[str, Sequence[tuple[float, Sequence[float]]]]
@@ -46,6 +47,7 @@ class Curves:
     label: str
     is_share: bool = False
     floor: Sequence[tuple[float, float]] = ()
+    ceiling: Sequence[tuple[float, float]] = ()
     cliffs: Sequence[tuple[str, float, float]] = ()
 
 
@@ -113,6 +115,9 @@ def curves(figure: Figure, data: Curves) -> None:
         sizes, floor = zip(*data.floor, strict=True)
         axes.fill_between(sizes, floor, color=palette.FAINT, linewidth=0)
         axes.plot(sizes, floor, color=palette.INK, linewidth=0.9, linestyle=(0, (1, 1.2)))
+    if data.ceiling:
+        sizes, ceiling = zip(*data.ceiling, strict=True)
+        axes.plot(sizes, ceiling, color=palette.INK, linewidth=0.9, linestyle=(0, (1, 1.2)), marker="_")
     for policy, smaller, larger in data.cliffs:
         found = [(slots, means[policy][slots]) for slots in (smaller, larger) if slots in means.get(policy, {})]
         axes.plot(*zip(*found, strict=True), color=data.looks[policy].colour, linewidth=6, alpha=0.3)

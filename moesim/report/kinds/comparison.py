@@ -177,6 +177,8 @@ def curve_figures(place: Place, looks: Mapping[str, Style], cliffs: Sequence[Cli
             points = {policy: line for policy, line in points.items() if any(any(values) for _, values in line)}
         if name == "speed":
             more = {"cliffs": marked}
+        if name == "output":
+            more = {"ceiling": _ceiling(place)}
         if name == "fetches":
             more = {"floor": _fewest(place)}
         sizes = {cell.gpu_slots: cell.gpu_experts for cell in place.cells}
@@ -187,6 +189,7 @@ def curve_figures(place: Place, looks: Mapping[str, Style], cliffs: Sequence[Cli
 
 _CURVES: Mapping[str, tuple[Callable[[RunRow], float | None], str, dict[str, Any]]] = {
     "speed": (lambda run: run.decode_tokens_per_s, "decode tokens/s", {}),
+    "output": (lambda run: run.output_tokens_per_s, "output tokens/s, prefill included", {}),
     "hits": (lambda run: run.hit_rate_per_lookup, "hit rate per lookup (%)", {"is_share": True}),
     "fetches": (lambda run: run.fetches, "experts fetched", {}),
     "wasted": (lambda run: run.prefetch_wasted_bytes / 1e9, "wrong prefetches (GB)", {}),
@@ -212,6 +215,16 @@ def _fewest(place: Place) -> list[tuple[float, float]]:
         if known:
             floors.append((cell.gpu_slots, float(min(known))))
     return floors
+
+
+def _ceiling(place: Place) -> list[tuple[float, float]]:
+    """The rate with the least waiting at each size: the highest that a run names, since rules may differ."""
+    ceilings = []
+    for cell in place.cells:
+        known = [run.ceiling_output_tokens_per_s for run in cell.runs if run.ceiling_output_tokens_per_s is not None]
+        if known:
+            ceilings.append((cell.gpu_slots, max(known)))
+    return ceilings
 
 
 def _limit(runs: Sequence[RunRow]) -> Limit:
