@@ -125,7 +125,7 @@ def test_page_is_well_formed_and_needs_nothing_beside_it():
     html = render_comparison(make())
     assert_self_contained(html)
     assert html.count('role="img" aria-label="Mean TPOT') == 2
-    assert html.count("over cache size, chat on desk") == 4
+    assert html.count("over cache size, chat on desk") == 5
     assert render_comparison(make()) == html
 
 
@@ -287,6 +287,8 @@ def test_the_ranking_is_drawn_from_the_comparison(path, value):
     [
         ("speed", {"runs.1.decode_tokens_per_s": 99.0}),
         ("speed", {"cliffs": []}),
+        ("output", {"runs.1.output_tokens_per_s": 99.0}),
+        ("output", {"runs.1.ceiling_output_tokens_per_s": 200.0}),
         ("hits", {"runs.1.hit_rate_per_lookup": 0.99}),
         ("fetches", {"runs.1.fetches": 9999}),
         ("fetches", {f"runs.{number}.fewest_fetches": 1234 for number in range(4)}),

@@ -1,6 +1,7 @@
 """Comparisons: every combination once, nothing twice, and a ranking that knows when it knows nothing."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -150,3 +151,40 @@ def test_cliffs_and_paradoxes_are_named():
     (odd,) = ranking._paradoxes([row_of("plain", [1.0], hit_rate=0.8), late])
     assert (odd.hits_more, odd.runs_faster) == ("eager", "plain")
     assert "came late" in odd.why
+
+
+def test_what_is_not_brought_is_named_before_what_is_late():
+    late = row_of("eager", [1.2], hit_rate=0.9, late_rate_per_lookup=0.3)
+    on_cpu = row_of("hybrid", [1.0], hit_rate=0.5, cpu_rate_per_lookup=0.4)
+    skips = row_of("skips", [1.0], hit_rate=0.5, output_changed_share=0.1)
+    by_cpu, by_skipping = (next(ranking._paradoxes([late, other])).why for other in (on_cpu, skips))
+    assert "CPU compute 40.0%" in by_cpu
+    assert "changes 10.0%" in by_skipping
+
+
+def test_what_is_extrapolated_is_said_once():
+    told = [
+        "extrapolated: 4.0% of the time is priced outside of what it was fitted to (a: int4; b: long).",
+        "cold start: caches are empty.",
+        "extrapolated: 12.5% of the time is priced outside of what it was fitted to (a: int4; c: wide).",
+    ]
+    runs = [SimpleNamespace(result=SimpleNamespace(warnings=warnings)) for warnings in (told[:2], told)]
+    assert ranking._warnings(runs) == [
+        "extrapolated: 4.0% to 12.5%, by run, of the time is priced outside of what it was fitted to "
+        "(a: int4; b: long; c: wide).",
+        told[1],
+    ]
+    assert ranking._warnings(runs[:1]) == told[:2]
+
+
+def test_the_ceiling_is_the_rate_with_the_least_waiting():
+    least = SimpleNamespace(unit="s of stall", ours=6.0, value=1.0)
+    result = SimpleNamespace(
+        bounds=[least],
+        scenario={"workload": {"warmup_requests": 0}},
+        counters=SimpleNamespace(output_tokens=50),
+        headline=SimpleNamespace(duration_s=10.0),
+    )
+    assert ranking._ceiling(result) == 10.0  # 5 s less
+    result.scenario["workload"]["warmup_requests"] = 1
+    assert ranking._ceiling(result) is None
