@@ -137,14 +137,13 @@ class _Parts:
             return None
         best = max(wide, key=lambda impl: (wide[impl], impl))
         threads = self._result.machine.cpu_threads
-        bandwidth = float(FORMS["stream"].seconds(_row(bytes=1e9, threads=threads), {**read, "latency": 1e-11})[0])
         compute = {"bf16": self._measured(wide[best], "compute_rate", f"cpu_expert {best}: rate x {threads} threads")}
         if "amx_int8" in rates:
             compute["int8"] = self._measured(rates["amx_int8"], "compute_rate", "cpu_expert amx_int8: rate x threads")
         return {
             **self._named("CPU and memory"),
             "cores": self._measured(threads, None, "CPUs that the suite could use"),
-            "memory_bandwidth": self._measured(1e9 / bandwidth, "bandwidth", f"dram read, {threads} threads"),
+            "memory_bandwidth": self._measured(_streamed(read, threads), "bandwidth", f"dram read, {threads} threads"),
             "memory_efficiency": self._measured(1.0, None, "the bandwidth above is what reads achieve"),
             "compute": compute,
             "compute_efficiency": self._measured(1.0, None, "the rate above is what an expert's kernels achieve"),
@@ -155,7 +154,7 @@ class _Parts:
         staged = self._constants.get(("stage", "memcpy"))
         if staged is None:
             return {}
-        return {"thread_copy": self._measured(staged["one_thread"], "bandwidth", "stage memcpy, fitted: one thread")}
+        return {"thread_copy": self._measured(_streamed(staged, 1), "bandwidth", "stage memcpy, fitted: one thread")}
 
     def storage(self) -> Fields | None:
         """From random reads through io_uring."""
@@ -253,6 +252,11 @@ def _as_card(spec: GpuSpec) -> Fields:
         (Path(__file__).parents[1] / "hardware" / "cards" / "gpu" / f"{spec.name}.yaml").read_text()
     )
     return dict(document)
+
+
+def _streamed(constants: Constants, threads: int) -> float:
+    """Bytes per second that so many threads reach, by the form ``stream``."""
+    return 1e9 / float(FORMS["stream"].seconds(_row(bytes=1e9, threads=threads), {**constants, "latency": 1e-11})[0])
 
 
 def _row(**columns: float) -> Mapping[str, Any]:

@@ -34,9 +34,13 @@ H100 = Gpu(
 
 def host_rows():
     experts = rows_of(
-        "cpu_expert", CPU, impl=lambda case: case["impl"], bytes=lambda case: 6.0 * case["hidden"] * case["inter"]
+        "cpu_expert",
+        CPU,
+        keep=lambda case: case["impl"] in ("avx2", "avx2_int4"),
+        impl=lambda case: case["impl"],
+        bytes=lambda case: 6.0 * case["hidden"] * case["inter"],
     )
-    return [*rows_of("dram", STREAM), *rows_of("file", REQUESTS), *experts]
+    return [*rows_of("dram", STREAM), *rows_of("stage", STREAM), *rows_of("file", REQUESTS), *experts]
 
 
 @pytest.fixture
@@ -59,6 +63,7 @@ def test_parts_of_a_host(carded):
     assert card.cpu.compute["bf16"].value == pytest.approx(8 * 1.5e11, rel=0.05)
     assert card.storage.read_bandwidth.value == pytest.approx(6e9, rel=0.05)
     assert card.storage.iops.value == pytest.approx(9e4, rel=0.05)
+    assert card.cpu.thread_copy.value == pytest.approx(11.97e9, rel=0.03)  # (12^-3 + 60^-3)^(-1/3)
     assert card.cpu.memory_bandwidth.kind == "measured"
     assert "dram read" in card.cpu.memory_bandwidth.source
 
