@@ -95,11 +95,13 @@ def _run_on_cluster(file: ScenarioFile, target: Path, name: str, options: tuple[
 
 def _rendered(done: Run, result: Result) -> dict[str, str]:
     """The report and the timeline, by file name."""
+    from moesim.engine.quickest import recorded
     from moesim.engine.timeline import chrome_trace
     from moesim.report import render_run
 
-    layers = done.built.parts.model.moe_layer_indices
-    timeline = chrome_trace(done.built.setup, done.outcome, max_steps=TIMELINE_STEPS, layers=layers)
+    setup, layers = done.built.setup, done.built.parts.model.moe_layer_indices
+    outcome = recorded(setup, done.figures, TIMELINE_STEPS)
+    timeline = chrome_trace(setup, outcome, max_steps=TIMELINE_STEPS, layers=layers)
     as_text = json.dumps(timeline, allow_nan=False, separators=(",", ":"))
     return {"report.html": render_run(result), "timeline.json": as_text}
 

@@ -46,10 +46,10 @@ FORMS = {FETCH: FULL, CPU: FULL, STREAM: STREAMED, LOW: LOW_FORM}
 WHAT = {LOW: "expert in low precision", SUBSTITUTE: "substitute of expert"}
 
 
-def simulate(setup: Setup) -> Outcome:
-    """Run a setup through SimPy until its last step has ended."""
+def simulate(setup: Setup, max_steps: int | None = None) -> Outcome:
+    """Run a setup through SimPy until its last step has ended, or the last of the first ``max_steps``."""
     node = OffloadNode(setup)
-    node.env.run(until=node.env.process(node.run()))
+    node.env.run(until=node.env.process(node.run(max_steps)))
     return node.outcome()
 
 
@@ -134,10 +134,10 @@ class OffloadNode:
 
     # ---- The GPU ---------------------------------------------------------------------------------------------------
 
-    def run(self) -> Generator[simpy.Event, Any, None]:
+    def run(self, max_steps: int | None = None) -> Generator[simpy.Event, Any, None]:
         """The GPU's compute stream: every visit of every step, in order."""
         layers, env = self._setup.visits.num_layers, self.env
-        for step, after_s in enumerate(self._after_s):
+        for step, after_s in enumerate(self._after_s[:max_steps]):
             self._step_start[step] = env.now
             for layer in range(layers):
                 visit = step * layers + layer

@@ -20,6 +20,14 @@ def figures_of(setup: Setup) -> Figures:
     return replay_timed(setup, record_transfers=True) if _is_worth_it(setup) else simulate(setup)
 
 
+def recorded(setup: Setup, figures: Figures, steps: int) -> Outcome:
+    """The engine's record of the first steps: what it left behind, or else those steps run once more.
+
+    They are run with one step more, so that a prefetch that is under way at their end is there as well.
+    """
+    return figures if isinstance(figures, Outcome) else simulate(setup, steps + 1)
+
+
 def _is_worth_it(setup: Setup) -> bool:
     lookups = len(setup.visits.lookup_key)
     if lookups < LOAD_FROM or not_covered(setup):

@@ -68,7 +68,10 @@ def is_timeline_cached(gpu: Policy, host: Policy | None, on_miss: Policy | None)
     if chosen in _timelines:
         return True
     name, _ = _named(*_timeline_parts(*chosen))
-    return any((cache_folder() / "__pycache__").glob(f"{name}.timeline-*.nbi"))
+    try:
+        return any((cache_folder() / "__pycache__").glob(f"{name}.timeline-*.nbi"))
+    except (OSError, RuntimeError):  # no home, or none that can be read
+        return False
 
 
 def run(policy: Policy | None, kernel: str, *arguments: Any) -> Any:

@@ -26,12 +26,15 @@ from hypothesis import strategies as st
 from interpreted import interpreted_kernels
 
 from moesim.engine import Outcome, figures_of, quickest, simulate
+from moesim.engine.quickest import recorded
+from moesim.engine.timeline import chrome_trace
 from moesim.errors import ScenarioError
 from moesim.policies import api
 from moesim.policies.api import Candidates
 from moesim.replay.figures import Moves
 from moesim.replay.timed import Timed, replay_timed
 from moesim.scenario import load_scenario
+from moesim.scenario.build import build
 from moesim.scenario.run import result_of
 
 QUICKSTART = Path(__file__).parents[2] / "scenarios/quickstart.yaml"
@@ -193,3 +196,13 @@ def test_a_setup_that_the_replay_does_not_cover_is_simulated(monkeypatch):
     assert isinstance(figures_of(setup_of(trace, slots=1, on_miss=("drop-cold", {}))), Outcome)
     with interpreted_kernels():
         assert isinstance(figures_of(setup_of(trace, slots=1)), Timed)
+
+
+def test_the_first_steps_of_a_run_look_the_same_when_they_are_run_alone():
+    """The timeline of a run that the replay took is that of the engine."""
+    setup = build(load_scenario(QUICKSTART, ["workload.requests=2", "policies.prefetch=next-gate"])).setup
+    with interpreted_kernels():
+        replayed = recorded(setup, replay_timed(setup), steps=5)
+    whole = simulate(setup)
+    assert len(replayed.compute) < len(whole.compute)
+    assert chrome_trace(setup, replayed, max_steps=5) == chrome_trace(setup, whole, max_steps=5)

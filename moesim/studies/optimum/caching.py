@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from moesim.engine import Outcome, simulate
+from moesim.engine import Figures, figures_of
 from moesim.errors import MoesimError
 from moesim.optimal.answer import Answer, Stopwatch, answer
 from moesim.optimal.caching.cpu import fetch_or_cpu
@@ -31,7 +31,7 @@ RULES = {
 
 def solve(subject: Subject) -> Iterator[Found]:
     """Fewest fetches; by layer where the scenario splits its cache; with the CPU where misses may run there."""
-    setup, outcome = subject.run.built.setup, subject.run.outcome
+    setup, outcome = subject.run.built.setup, subject.run.figures
     trace_sha256, time_limit_s = subject.trace_sha256, subject.wanted.time_limit_s
     if not np.isin(outcome.action, (FETCH, STREAM, CPU)).all():
         told = f"{setup.on_miss.name!r} changes what is computed, and the optimum is for the model as it is"
@@ -46,23 +46,23 @@ def solve(subject: Subject) -> Iterator[Found]:
         yield _with_cpu(setup, outcome, time_limit_s)
 
 
-def to_gpu(setup: Setup, outcome: Outcome) -> int:
+def to_gpu(setup: Setup, outcome: Figures) -> int:
     """Experts that were brought to the GPU."""
-    return len(outcome.transfers["flash" if setup.unified else "pcie"])
+    return len(outcome.moves["flash" if setup.unified else "pcie"])
 
 
-def stall_s(setup: Setup, outcome: Outcome) -> float:
+def stall_s(setup: Setup, outcome: Figures) -> float:
     """Seconds from start to end in which the GPU waited."""
     return float(outcome.step_end_s[-1]) - float(visit_seconds(setup).sum())
 
 
-def _fewest(setup: Setup, outcome: Outcome, trace_sha256: str) -> Found:
+def _fewest(setup: Setup, outcome: Figures, trace_sha256: str) -> Found:
     clock, model = Stopwatch(), model_of(setup)
     slots = setup.gpu.capacity_bytes // int(setup.sizes[0])
     is_warm = getattr(setup.gpu.policy.module, "preload", None) is not None
     least = float(fewest(requests_of(setup.visits), slots, model, warm=is_warm).sum())
     schedule = fewest_bytes(setup, trace_sha256)
-    replayed = simulate(with_schedule(setup, schedule))
+    replayed = figures_of(with_schedule(setup, schedule))
     fetched = float(to_gpu(setup, replayed))
     found = answer("fetches", "fetches", value=fetched, bound=least, solver="intervals by their ends (exact)")
     figures: dict[str, float | str | None] = {
@@ -85,14 +85,14 @@ def _fewest(setup: Setup, outcome: Outcome, trace_sha256: str) -> Found:
     return Found(told, scheduled("fewest-fetches.npz", schedule))
 
 
-def _fewest_bytes(setup: Setup, outcome: Outcome, trace_sha256: str, time_limit_s: float) -> Found:
+def _fewest_bytes(setup: Setup, outcome: Figures, trace_sha256: str, time_limit_s: float) -> Found:
     """Experts of mixed sizes: the fewest bytes."""
     requests, sizes, model = requests_of(setup.visits), setup.sizes, model_of(setup)
     solved = sized(
         requests, sizes, sizes.astype(np.float64), setup.gpu.capacity_bytes, model, time_limit_s=time_limit_s
     )
     schedule = as_kept(setup, trace_sha256, solved.kept)
-    replayed = simulate(with_schedule(setup, schedule))
+    replayed = figures_of(with_schedule(setup, schedule))
     moved, ours = (float(_bytes_to_gpu(setup, each)) for each in (replayed, outcome))
     best = answer("bytes", "bytes", value=moved, bound=solved.answer.bound, solver=solved.answer.solver)
     figures: dict[str, float | str | None] = {
@@ -112,11 +112,11 @@ def _fewest_bytes(setup: Setup, outcome: Outcome, trace_sha256: str, time_limit_
     return Found(told, scheduled("fewest-fetches.npz", schedule))
 
 
-def _bytes_to_gpu(setup: Setup, outcome: Outcome) -> int:
-    return sum(int(setup.sizes[span.key]) for span in outcome.transfers["flash" if setup.unified else "pcie"])
+def _bytes_to_gpu(setup: Setup, outcome: Figures) -> int:
+    return int(setup.sizes[outcome.moves["flash" if setup.unified else "pcie"].key].sum())
 
 
-def _by_layer(setup: Setup, outcome: Outcome) -> Found:
+def _by_layer(setup: Setup, outcome: Figures) -> Found:
     """The cache split by layer: the least with equal shares, and with the best ones."""
     clock, visits, size = Stopwatch(), setup.visits, int(setup.sizes[0])
     requests, slots = requests_of(visits), setup.gpu.capacity_bytes // size
@@ -145,7 +145,7 @@ def _by_layer(setup: Setup, outcome: Outcome) -> Found:
     return Found(told)
 
 
-def _with_cpu(setup: Setup, outcome: Outcome, time_limit_s: float) -> Found:
+def _with_cpu(setup: Setup, outcome: Figures, time_limit_s: float) -> Found:
     """A miss may run on the CPU: the least seconds of link and CPU together."""
     fetch_s, cpu_s = link_seconds(setup), np.asarray(setup.times.cpu_s, dtype=np.float64)
     slots = setup.gpu.capacity_bytes // int(setup.sizes[0])

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from moesim.engine import Outcome
+from moesim.engine import Figures
 from moesim.engine.outcome import MISS
 from moesim.errors import MoesimError
 from moesim.optimal.answer import Stopwatch, answer
@@ -23,7 +23,7 @@ RULE = "after each router, with what was then on the GPU in the scenario's run; 
 
 def solve(subject: Subject) -> Iterator[Found]:
     """Sums over all visits."""
-    setup, outcome = subject.run.built.setup, subject.run.outcome
+    setup, outcome = subject.run.built.setup, subject.run.figures
     if setup.unified:
         message = f"{subject.run.built.parts.node.gpu.name} shares one memory with its CPU"
         raise MoesimError.of("hardware", message, "a machine with a GPU of its own memory")
@@ -62,7 +62,7 @@ def solve(subject: Subject) -> Iterator[Found]:
     yield Found(told)
 
 
-def layers_of(setup: Setup, outcome: Outcome) -> Iterator[Layer]:
+def layers_of(setup: Setup, outcome: Figures) -> Iterator[Layer]:
     """What each visit has to compute, given what its router found on the GPU."""
     visits, times = setup.visits, setup.times
     cpu_s, gpu_s = np.asarray(times.cpu_s), np.asarray(times.expert.total_s)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.engine import Outcome, simulate
+from moesim.engine import Figures, figures_of
 from moesim.errors import MoesimError
 from moesim.optimal.answer import Stopwatch, answer
 from moesim.optimal.prefetch.bracket import sharpened
@@ -27,7 +27,7 @@ RULE = "one transfer at a time on each link; space is taken when a transfer star
 def solve(subject: Subject) -> Iterator[Found]:
     """The bracket on the stall of the whole run, warm-up included."""
     run = subject.run
-    setup, outcome = run.built.setup, run.outcome
+    setup, outcome = run.built.setup, run.figures
     if not np.isin(outcome.action, (FETCH, STREAM)).all():
         message = f"{setup.on_miss.name!r} does not compute every miss on the GPU in full, and the bound is for that"
         raise MoesimError.of("policies.on_miss", message, "--set policies.on_miss=fetch, or --problem hybrid")
@@ -59,11 +59,11 @@ def solve(subject: Subject) -> Iterator[Found]:
     yield Found(told, None if schedule is None else scheduled("least-stall.npz", schedule))
 
 
-def _best_replay(setup: Setup, trace_sha256: str) -> tuple[Schedule | None, Outcome]:
+def _best_replay(setup: Setup, trace_sha256: str) -> tuple[Schedule | None, Figures]:
     """The schedule that the engine runs quickest: plans for different speeds of the way up, and no prefetching."""
     schedules = [fewest_bytes(setup, trace_sha256)]
     schedules += [least_stall(setup, trace_sha256, aggressive(planned(setup, seconds))) for seconds in _ways_up(setup)]
-    runs = [simulate(with_schedule(setup, schedule)) for schedule in schedules]
+    runs = [figures_of(with_schedule(setup, schedule)) for schedule in schedules]
     best = min(range(len(runs)), key=lambda number: (runs[number].step_end_s[-1], number))
     return schedules[best], runs[best]
 
