@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from moesim.cli.console import JsonOption, err, out, output_folder, print_json, print_table, progress
-from moesim.results.capacity import named
+from moesim.results.capacity import choices, named, safety
 from moesim.units import format_seconds
 
 if TYPE_CHECKING:
@@ -128,14 +128,9 @@ def _print_advice(advice: Recommendation, result: CapacityResult) -> None:
     head = "take" if advice.found else "nothing keeps to the limits; nearest"
     proof = " (nothing cheaper in the plan does)" if advice.proven else ""
     console.print(f"\n{advice.load}: {head} {named(advice.candidate, result)}{proof}", style="bold", markup=False)
-    rows = [("recommended" if advice.found else "nearest", advice.candidate)]
-    if advice.runner_up is not None:
-        rows.append(("runner-up", advice.runner_up))
-    seen = [row for _, row in rows]
-    rows += [("trade-off", row) for place in advice.pareto[:6] if (row := result.candidates[place]) not in seen]
     print_table(
         ["", "what", "GPUs", "buy USD", "USD/h", "good", "TTFT p99", "TPOT p99", "latency", "tokens/s", "bound by"],
-        [[name, *_cells(row, result)] for name, row in rows],
+        [[what, *_cells(row, result)] for what, row in choices(advice, result, most=6)],
     )
     for told in advice.binds:
         console.print(f"  binds: {told}", markup=False)
@@ -147,6 +142,8 @@ def _print_advice(advice: Recommendation, result: CapacityResult) -> None:
         print_table(["upgrade alone", "to", "USD", "faster", "gain per 100 USD"], table)
     if advice.holds_load is not None:
         console.print(f"  margin: carries {advice.holds_load:g} times the load", markup=False)
+    if told := safety(advice, result):
+        console.print(f"  {told}", markup=False)
     if advice.sensitivity:
         table = [
             [

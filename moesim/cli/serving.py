@@ -75,6 +75,8 @@ def print_serving(result: ServingResult, name: str) -> None:
     console.print(f"\nWhere the replicas' time went ({format_seconds(head.duration_s)} simulated)", style="bold")
     for part in result.breakdown[:10]:
         console.print(f"  {part.name:<22} {part.share:6.1%}  {'█' * round(part.share * 40)}", markup=False)
+    by_resource = ", ".join(f"{part.name} {part.share:.0%}" for part in result.resources if part.share >= 0.005)
+    console.print(f"  of the steps: {by_resource}", markup=False)
     found = result.bottleneck
     console.print(f"\nBound by {found.bound_by}: {found.share:.0%} of the time.", style="bold", markup=False)
     if result.what_if:

@@ -21,6 +21,18 @@ Place = Literal["before", "shared", "expert", "low", "after"]
 #: What bounds a term of a form: everything that is not named here is launches and bookkeeping.
 _MEMORY = ("memory", "KV cache", "expert weights", "activations")
 _COMPUTE = ("arithmetic", "dequantisation")
+_NETWORK = ("link", "latency", "copying")
+
+
+def resource_of(term: str) -> str:
+    """What a term of a form is limited by, in words."""
+    if term in _MEMORY:
+        return "GPU memory bandwidth"
+    if term in _COMPUTE:
+        return "arithmetic"
+    if term in _NETWORK:
+        return "network between GPUs"
+    return "host" if term == "host" else "launches and bookkeeping"
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,9 @@ class Figures(_Part):
     tpot_p99_s: float | None
     latency_mean_s: float
     output_tokens_per_s: float
-    joule_per_output_token: float | None = Field(description="of GPUs at their power limit while busy")
+    joule_per_output_token: float | None = Field(
+        description="of GPUs at their power limit while busy; of a machine that offloads, all of it"
+    )
     kv_most_share: float | None
     busy_share: float | None
     bound_by: str
@@ -87,6 +89,9 @@ class Recommendation(_Part):
     proven: bool = Field(description="no cheaper candidate of the plan does, by simulation or bound")
     candidate: CandidateRow
     runner_up: CandidateRow | None
+    safe: CandidateRow | None = Field(
+        description="the cheapest simulated one that keeps to the limits at the long end of its own error bar, too"
+    )
     holds_load: float | None = Field(description="times its load that it still carries within the limits, as tried")
     binds: list[str] = Field(description="what limits it, in words")
     first: list[Upgrade] = Field(description="of a desktop: single upgrades, the best for its price first")
@@ -170,3 +175,32 @@ def named(row: CandidateRow, result: CapacityResult) -> str:
             choice: name for choice, name in options.items() if name != next(iter(choices.get(choice, {})), None)
         }
     return (" · ".join(options.values()) or "as it is") + (f" × {row.replicas}" if row.replicas > 1 else "")
+
+
+def choices(advice: Recommendation, result: CapacityResult, most: int | None = None) -> list[tuple[str, CandidateRow]]:
+    """The candidates to show, each with what it is: recommended, runner-up, safe; then trade-offs, at most so many."""
+    told = [("recommended" if advice.found else "nearest", advice.candidate)]
+    told += [(name, row) for name, row in (("runner-up", advice.runner_up), ("safe", advice.safe)) if row is not None]
+    told += [("trade-off", result.candidates[place]) for place in advice.pareto[:most]]
+    rows: list[CandidateRow] = []
+    for _, row in told:
+        if row not in rows:
+            rows.append(row)
+    names = [[name for name, other in told if other == row] for row in rows]
+    return [
+        (", ".join(n for n in own if n != "trade-off" or own == ["trade-off"]), row)
+        for own, row in zip(names, rows, strict=True)
+    ]
+
+
+def safety(advice: Recommendation, result: CapacityResult) -> str:
+    """Whether the recommendation stands at the long end of its error bar, and what does if not; "" without one."""
+    if not advice.found:
+        return ""
+    error = f"{advice.error_bar:.0%}"
+    if advice.safe is None:
+        return f"With steps {error} longer than computed (the error bar) nothing simulated does: measure before buying."
+    if advice.safe == advice.candidate:
+        return f"It still does with steps {error} longer than computed (the error bar)."
+    safe = f"{named(advice.safe, result)} for {advice.safe.usd_per_hour:.3g} USD/h"
+    return f"With steps {error} longer than computed (the error bar) it does not; {safe} does even at its own."

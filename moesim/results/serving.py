@@ -153,6 +153,7 @@ class ServingResult(_Part):
     what_if: list[ServingWhatIf] | None = Field(description="most helpful first; null where not asked for")
     bounds: list[Bound]
     breakdown: list[TimeShare] = Field(description="of the time that replicas ran steps, and idle, summed over them")
+    resources: list[TimeShare] = Field(description="of the time that replicas ran steps, by what limits it")
     counters: ServingCounters
     replicas: list[ReplicaRow]
     timeline: Timeline

@@ -55,10 +55,11 @@ def executor_of(name: str, processes: int | None = None, address: str | None = N
 
 
 class Processes:
-    """A pool of processes on this machine."""
+    """A pool of processes on this machine. It is kept from call to call: what a process has loaded, it has."""
 
     def __init__(self, count: int | None = None):
         self._count = count or os.cpu_count() or 1
+        self._kept: ProcessPoolExecutor | None = None
 
     def outcomes(self, function: Callable[[Item], Value], items: Sequence[Item]) -> Iterator[tuple[int, Value | Lost]]:
         """See :class:`Executor`."""
@@ -74,27 +75,39 @@ class Processes:
     def _until_broken(
         self, function: Callable[[Item], Value], items: Sequence[Item], queue: deque[int], alone: bool
     ) -> Any:
-        """One pool's life; returns the items that were running when a process of it died."""
+        """All items of a queue, or until a process dies: returns the items that were running then."""
         most = 1 if alone else self._count
-        with ProcessPoolExecutor(most, initializer=_end_with_parent, initargs=(os.getpid(),)) as pool:
-            running: dict[Future[Value], int] = {}
-            try:
-                while queue or running:
-                    while queue and len(running) < most:
-                        running[pool.submit(function, items[queue[0]])] = queue[0]
-                        queue.popleft()
-                    for future in wait(running, return_when=FIRST_COMPLETED).done:
-                        error = future.exception()
-                        if isinstance(error, BrokenProcessPool):
-                            raise error
-                        index = running.pop(future)
-                        yield index, Lost(f"{type(error).__name__}: {error}") if error else future.result()
-            except BrokenProcessPool:
-                return sorted(running.values())
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        running: dict[Future[Value], int] = {}
+        try:
+            pool = self._pool()
+            while queue or running:
+                while queue and len(running) < most:
+                    running[pool.submit(function, items[queue[0]])] = queue[0]
+                    queue.popleft()
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    error = future.exception()
+                    if isinstance(error, BrokenProcessPool):
+                        raise error
+                    index = running.pop(future)
+                    yield index, Lost(f"{type(error).__name__}: {error}") if error else future.result()
+        except BrokenProcessPool:
+            self._drop()
+            return sorted(running.values())
+        except BaseException:
+            self._drop()
+            raise
         return []
+
+    def _pool(self) -> ProcessPoolExecutor:
+        if self._kept is None:
+            self._kept = ProcessPoolExecutor(self._count, initializer=_end_with_parent, initargs=(os.getpid(),))
+        return self._kept
+
+    def _drop(self) -> None:
+        """Let go of the pool: a broken one, or one whose work nobody wants any more."""
+        if self._kept is not None:
+            self._kept.shutdown(wait=False, cancel_futures=True)
+            self._kept = None
 
 
 def _end_with_parent(parent: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from moesim.errors import TraceError
@@ -10,6 +12,7 @@ from moesim.traces.trace import RoutingTrace
 from moesim.transforms.selection import at_layers
 
 
+@lru_cache(maxsize=1)
 def stand_in(trace: RoutingTrace, num_layers: int) -> RoutingTrace:
     """The trace with its L layers repeated in a cycle to ``num_layers``: layer l is the source's layer l mod L.
 

@@ -15,7 +15,15 @@ from moesim.report.figures.capacity import trade_off
 from moesim.report.figures.palette import EVIDENCE
 from moesim.report.kinds.run import Figure
 from moesim.report.render import render, split_warning
-from moesim.results.capacity import CandidateRow, CapacityResult, Recommendation, load_capacity_result, named
+from moesim.results.capacity import (
+    CandidateRow,
+    CapacityResult,
+    Recommendation,
+    choices,
+    load_capacity_result,
+    named,
+    safety,
+)
 from moesim.units import format_seconds
 
 FILE = "capacity.json"
@@ -62,19 +70,14 @@ def render_capacity(result: CapacityResult) -> str:
 
 
 def _advice(result: CapacityResult, advice: Recommendation) -> Advice:
-    rows = [("recommended" if advice.found else "nearest", named(advice.candidate, result), advice.candidate)]
-    if advice.runner_up is not None:
-        rows.append(("runner-up", named(advice.runner_up, result), advice.runner_up))
-    seen = [row for _, _, row in rows]
-    front = [result.candidates[place] for place in advice.pareto]
-    rows += [("trade-off", named(row, result), row) for row in front if row not in seen]
-    alt = "Candidates by cost per hour and mean latency"
+    rows = [(what, named(row, result), row) for what, row in choices(advice, result)]
+    alt = "Candidates by cost per hour, mean latency and energy"
     return Advice(
         advice=advice,
         headline=list(_headline(advice)),
         answer=_answer(advice, result),
         rows=rows,
-        figure=draw(trade_off, (result, advice), height_in=3.2, alt=alt),
+        figure=draw(trade_off, (result, advice), height_in=5.2, alt=alt),
         evidence=[(kind, advice.evidence_shares[kind]) for kind in EVIDENCE if kind in advice.evidence_shares],
     )
 
@@ -91,13 +94,14 @@ def _answer(advice: Recommendation, result: CapacityResult) -> str:
         margin = (
             f" It carries {advice.holds_load:g} times the load." if advice.holds_load > 1 else " It carries no more."
         )
-    return f"{named(row, result)}: keeps to the limits{proof}.{margin}"
+    return f"{named(row, result)}: keeps to the limits{proof}.{margin} {safety(advice, result)}"
 
 
 def _headline(advice: Recommendation) -> Iterator[Figure]:
     row = advice.candidate
     bought = f"{row.usd:,.0f} USD to buy" if row.usd else "rented"
-    yield Figure("Cost", f"{row.usd_per_hour:.3g}", "USD/h", f"{row.gpus} GPUs, {bought}")
+    gpus = "1 GPU" if row.gpus == 1 else f"{row.gpus} GPUs"
+    yield Figure("Cost", f"{row.usd_per_hour:.3g}", "USD/h", f"{gpus}, {bought}")
     if row.figures is None:
         return
     value, unit = formats.percent(row.figures.good_share).split(" ")

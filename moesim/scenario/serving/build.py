@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
@@ -153,7 +155,16 @@ def _offloading(file: ScenarioFile, serving: ServingSpec, arrivals: ArrivalsSpec
 
 
 def _source(file: ScenarioFile) -> RoutingTrace | None:
-    return None if file.scenario.trace.file == NO_TRACE else load_trace(file.folder / file.scenario.trace.file)
+    if file.scenario.trace.file == NO_TRACE:
+        return None
+    path = file.folder / file.scenario.trace.file
+    return _loaded(path, path.stat().st_mtime_ns if path.exists() else 0)
+
+
+@lru_cache(maxsize=1)
+def _loaded(path: Path, changed_ns: int) -> RoutingTrace:  # noqa: ARG001 - a changed file is another one
+    """A trace's file, read once for many runs of one process."""
+    return load_trace(path)
 
 
 def _routing(source: RoutingTrace | None, model: ModelSpec, scenario: Scenario) -> RoutingTrace | None:

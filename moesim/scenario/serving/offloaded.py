@@ -324,4 +324,4 @@ def _tables(filler: Filler, decode_s: Floats, prefill_s: Floats, decoding: Resul
             key = (row.term, row.kind)
             kinds[name][key] = kinds[name].get(key, 0.0 * table) + row.share * table
     reasons = dict.fromkeys(reason for row in decoding.evidence for reason in row.extrapolated)
-    return Tables(costs, parts, kinds, tuple(reasons))
+    return Tables(costs, parts, kinds, parts, tuple(reasons))

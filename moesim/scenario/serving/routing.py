@@ -7,6 +7,7 @@ longer goes on with the next request of the same domain. Layers that repeat each
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,7 @@ def unrouted() -> Routed:
     return Routed(routing, np.zeros(0), 0, ())
 
 
+@lru_cache(maxsize=2)
 def routed(trace: RoutingTrace, ranks: int) -> Routed:
     """The routing of a trace for so many ranks, each of which holds a block of consecutive experts."""
     warnings = []

@@ -127,6 +127,7 @@ class _Summary:
             what_if=None,
             bounds=self._bounds(),
             breakdown=breakdown,
+            resources=self._resources(),
             counters=self._counters(),
             replicas=self._replicas(),
             timeline=self._timeline(),
@@ -174,15 +175,23 @@ class _Summary:
 
     def _breakdown(self) -> list[TimeShare]:
         """Seconds of all replicas' steps by what takes them, and what is left of their time."""
-        seconds: dict[str, float] = {}
-        for table, parts in self.built.tables.parts.items():
-            for name, values in parts.items():
-                seconds[name] = seconds.get(name, 0.0) + float((values * getattr(self.outcome.use, table)).sum())
-        scale = self.built.serving.time_scale
-        seconds = {name: part * scale for name, part in seconds.items()}
+        seconds = self._seconds(self.built.tables.parts)
         whole = self.duration_s * self.built.replicas
         seconds[IDLE] = max(whole - float(self.outcome.busy_s.sum()), 0.0)
         return sorted(metrics.time_shares(seconds), key=lambda part: -part.seconds)
+
+    def _resources(self) -> list[TimeShare]:
+        """The same by what limits them, without what is left."""
+        return sorted(metrics.time_shares(self._seconds(self.built.tables.resources)), key=lambda part: -part.seconds)
+
+    def _seconds(self, tables: dict[str, dict[str, Floats]]) -> dict[str, float]:
+        """Table entries by name, each as often as it was used."""
+        seconds: dict[str, float] = {}
+        for table, parts in tables.items():
+            for name, values in parts.items():
+                seconds[name] = seconds.get(name, 0.0) + float((values * getattr(self.outcome.use, table)).sum())
+        scale = self.built.serving.time_scale
+        return {name: part * scale for name, part in seconds.items()}
 
     def _evidence(self) -> list[PartEvidence]:
         """Shares of the time that replicas ran steps, by part and kind, most first."""

@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.costs.charges import resource_of
 from moesim.costs.resident import Part, Resident
 from moesim.hardware import Kind
 from moesim.setup.serving import StepCosts
@@ -34,12 +35,14 @@ class Tables:
     Attributes:
         parts: table -> name of a part -> its seconds, in the table's shape.
         kinds: table -> name of a part and kind of its evidence -> seconds, in the table's shape.
+        resources: table -> what limits it -> seconds, in the table's shape.
         reasons: what was extrapolated, in words.
     """
 
     costs: StepCosts
     parts: dict[str, dict[str, Floats]]
     kinds: dict[str, dict[tuple[str, Kind], Floats]]
+    resources: dict[str, dict[str, Floats]]
     reasons: tuple[str, ...]
 
 
@@ -87,6 +90,10 @@ def tables_of(
         {name: _by(shape, [(part.name, part.seconds) for part in parts]) for name, (shape, parts) in found.items()},
         {
             name: _by(shape, [((p.name, kind), seconds) for p in parts for kind, seconds in p.by_kind().items()])
+            for name, (shape, parts) in found.items()
+        },
+        {
+            name: _by(shape, [(resource_of(term), seconds) for part in parts for term, seconds in part.terms.items()])
             for name, (shape, parts) in found.items()
         },
         tuple(dict.fromkeys(reason for _, parts in found.values() for part in parts for reason in part.reasons)),

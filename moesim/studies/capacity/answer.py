@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from moesim.results.capacity import CandidateRow, CapacityResult, PartShare, Recommendation, Sensitivity, Upgrade
-from moesim.results.result import Result
+from moesim.results.capacity import (
+    CandidateRow,
+    CapacityResult,
+    Figures,
+    PartShare,
+    Recommendation,
+    Sensitivity,
+    Upgrade,
+)
+from moesim.results.result import Result, TimeShare
 from moesim.results.saved import SavedResult
 from moesim.results.serving import ServingResult
 from moesim.studies.capacity.changes import LOAD_FACTORS, changes, error_bar, loaded
@@ -15,9 +22,11 @@ from moesim.studies.capacity.mixing import mix_of
 from moesim.studies.capacity.plan import LoadedPlan, configurations
 from moesim.studies.capacity.search import Candidate, Found, Search
 from moesim.studies.execution import Executor
-from moesim.units import parse
+from moesim.units import format_bytes, format_seconds, parse
 from moesim.version import __version__
 
+#: So many met candidates, the cheapest first, are tried at the long end of their error bars.
+SAFE_TRIES = 8
 #: So many parts are named as worth measuring.
 MEASURED_FIRST = 3
 PRICE_CHANGE = 1.3
@@ -89,11 +98,12 @@ class _Advice:
             proven=is_found and self._found.proven,
             candidate=row,
             runner_up=self._runner_up(best) if is_found else None,
+            safe=self._safe(),
             holds_load=self._holds(candidate) if is_found else None,
-            binds=list(self._binds(row)),
+            binds=[*_binding(result), *self._near_limits(row)],
             first=self._upgrades(),
             pareto=[self._offset + place for place in self._pareto()],
-            sensitivity=[*self._sensitivity(candidate, error), *self._prices(best)] if is_found else [],
+            sensitivity=[*self._sensitivity(best, candidate, error), *self._prices(best)] if is_found else [],
             evidence_shares=result.evidence_shares,
             error_bar=error,
             measure_first=_measure_first(result),
@@ -117,6 +127,30 @@ class _Advice:
         chosen = min(others, key=lambda place: (rows[place].usd_per_hour, _latency(rows[place])), default=None)
         return None if chosen is None else rows[chosen]
 
+    def _safe(self) -> CandidateRow | None:
+        """The cheapest that keeps to the limits even if steps take as long as its own error bar allows."""
+        rows, results = self._found.rows, self._found.results
+        tried = sorted(self._met(), key=lambda place: (rows[place].usd_per_hour, _latency(rows[place])))[:SAFE_TRIES]
+        errors = [error_bar(results[place].evidence_shares) for place in tried]
+        for place, figures in zip(tried, self._longer(tried, errors), strict=True):
+            if figures is not None and figures.met:
+                return rows[place]
+        return None
+
+    def _longer(self, places: Sequence[int], errors: Sequence[float]) -> list[Figures | None]:
+        """Figures of candidates whose steps are longer by relative errors."""
+        search, candidates = self._search, dict(self._found.simulated)
+        if not search.serving:
+            results = self._found.results
+            rows = [search.row(candidates[p], results[p], 1 + e) for p, e in zip(places, errors, strict=True)]
+        else:
+            wanted = [
+                (candidates[p], {"serving.time_scale": round(1 + e, 4)}) for p, e in zip(places, errors, strict=True)
+            ]
+            ran = search.simulate(wanted)
+            rows = [search.row(candidate, result) for (candidate, _), result in zip(wanted, ran, strict=True)]
+        return [row.figures for row in rows]
+
     def _holds(self, candidate: Candidate) -> float | None:
         """The largest tried multiple of the load up to which all smaller ones are carried."""
         search = self._search
@@ -134,7 +168,7 @@ class _Advice:
             held = factor
         return held
 
-    def _sensitivity(self, candidate: Candidate, error: float) -> list[Sensitivity]:
+    def _sensitivity(self, best: int, candidate: Candidate, error: float) -> list[Sensitivity]:
         search = self._search
         settings = dict(search.settings(candidate.configuration, candidate.replicas))
         wanted = list(changes(self._base, settings, error))
@@ -144,6 +178,11 @@ class _Advice:
             row = search.row(candidate, result)
             if row.figures is not None:
                 found.append(_changed(name, row, ""))
+        if not search.serving:
+            own = self._found.results[best]
+            for sign, word in ((1, "longer"), (-1, "shorter")):
+                name = f"all times {error:.0%} {word} (error bar)"
+                found.append(_changed(name, search.row(candidate, own, 1 + sign * error), ""))
         return found
 
     def _prices(self, best: int) -> list[Sensitivity]:
@@ -161,20 +200,17 @@ class _Advice:
         found.append(_changed("its prices 30 % up", row, name))
         return found
 
-    def _binds(self, row: CandidateRow) -> Any:
-        """In words."""
+    def _near_limits(self, row: CandidateRow) -> Iterator[str]:
+        """How much of each limit is used."""
         figures, slo = row.figures, self._search.load.slo
         if figures is None:
             return
-        yield f"{figures.bound_by} takes {figures.bound_by_share:.0%} of the time"
         for name, value, limit in (
             ("TTFT p99", figures.ttft_p99_s, slo.ttft),
             ("TPOT p99", figures.tpot_p99_s, slo.tpot),
         ):
             if value is not None and limit is not None:
                 yield f"{name} is {value / parse(limit, 'time'):.0%} of its limit"
-        if figures.kv_most_share is not None and figures.kv_most_share > 0.9:
-            yield f"memory: KV cache fills to {figures.kv_most_share:.0%}"
         if figures.saturated:
             yield "queueing: requests come faster than they are served"
 
@@ -261,6 +297,29 @@ def _shares_price(loaded_plan: LoadedPlan, one: Candidate, other: Candidate) -> 
     return paid(one) == paid(other) or bool(paid(one) & paid(other))
 
 
+def _binding(result: SavedResult) -> Iterator[str]:
+    """What limits a run: time by resource, memory, queueing; in words."""
+    if isinstance(result, Result):
+        yield f"bound by {result.bottleneck.bound_by}, {result.bottleneck.share:.0%} of the time"
+        yield "where time goes: " + _shares(result.breakdown.total)
+        gpu = {row.name: row.bytes for row in result.memory if row.memory == "gpu"}
+        yield "GPU memory: " + ", ".join(f"{name} {format_bytes(size)}" for name, size in gpu.items())
+    if not isinstance(result, ServingResult):
+        return
+    head, found = result.headline, result.bottleneck
+    yield f"{found.bound_by} takes {found.share:.0%} of the replicas' time; they are busy {head.busy_share:.0%} of it"
+    yield "a step is limited by: " + _shares(result.resources)
+    held = ", ".join(f"{use.name} {format_bytes(use.bytes)}" for use in result.memory)
+    yield f"a GPU's memory: {held}; KV cache fills to {head.kv_most_share:.0%}"
+    if head.queue_s is not None and head.latency_s is not None:
+        waited = f"{format_seconds(head.queue_s.mean)} of a mean latency of {format_seconds(head.latency_s.mean)}"
+        yield f"queueing: {waited}"
+
+
+def _shares(parts: Sequence[TimeShare]) -> str:
+    return ", ".join(f"{part.name} {part.share:.0%}" for part in parts if part.share >= 0.01)
+
+
 def _measure_first(result: SavedResult) -> list[PartShare]:
     """The parts whose constants are known least, by how much of the error bar they are."""
     if isinstance(result, ServingResult):
@@ -295,7 +354,7 @@ def _prices(loaded_plan: LoadedPlan, searches: Sequence[tuple[Search, Found]]) -
             if search.serving and given.usd_per_gpu_hour is None and not given.usd and rent is not None:
                 machine = [name for choice, name in given.options if _is_machine(loaded_plan, choice, name)]
                 what = ", ".join(machine) or "the GPU"
-                told.add(f"{what}: {rent:.2f} USD per GPU and hour (card: the middle of the range of rents seen)")
+                told.add(f"{what}: {rent:.2f} USD per GPU and hour: the middle of {candidate.survey.rent}")
     return told
 
 

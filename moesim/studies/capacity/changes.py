@@ -7,7 +7,7 @@ from typing import Any
 
 from moesim.hardware import Kind
 from moesim.scenario.load import ScenarioFile, with_settings
-from moesim.scenario.schema import Scenario
+from moesim.scenario.schema import NO_TRACE, Scenario
 from moesim.studies.points import overrides_of
 from moesim.units import parse
 
@@ -41,7 +41,7 @@ def changes(file: ScenarioFile, settings: Mapping[str, Any], error: float) -> It
         if (more := loaded(file, settings, factor)) is not None:
             yield f"load × {factor:g}", more
     yield from _longer(scenario)
-    yield from _skewed(scenario)
+    yield from _routed(scenario)
     if scenario.serving is not None:
         yield f"step times {error:.0%} longer (error bar)", {"serving.time_scale": 1 + error}
         yield f"step times {error:.0%} shorter (error bar)", {"serving.time_scale": 1 - error}
@@ -58,7 +58,9 @@ def _scenario(file: ScenarioFile, settings: Mapping[str, Any]) -> Scenario:
 
 def _longer(scenario: Scenario) -> Iterator[tuple[str, dict[str, Any]]]:
     """Prompts twice as long."""
-    arrivals = scenario.arrivals
+    arrivals, most = scenario.arrivals, scenario.workload.max_prompt
+    if arrivals is None and most is not None:
+        yield "prompts up to twice as long", {"workload.max_prompt": 2 * most}
     if arrivals is not None and arrivals.prompt is not None:
         yield (
             "prompts twice as long",
@@ -66,12 +68,22 @@ def _longer(scenario: Scenario) -> Iterator[tuple[str, dict[str, Any]]]:
         )
 
 
-def _skewed(scenario: Scenario) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Routing that favours other experts less or more; a recorded one is what it is."""
-    synthetic = scenario.trace.synthetic
-    if synthetic is not None:
+def _routed(scenario: Scenario) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Routing that favours few experts less, or more; in place of a recorded one, one out of chance."""
+    made = scenario.trace.synthetic
+    if made is not None:
         yield "routing uniform", {"trace.synthetic.skew": 0.0}
-        yield "routing more skewed", {"trace.synthetic.skew": synthetic.skew + 0.6}
+        yield "routing more skewed", {"trace.synthetic.skew": made.skew + 0.6}
+        return
+    workload = scenario.workload
+    lengths = {}
+    if scenario.serving is None:
+        wanted = None if workload.requests is None else workload.requests + workload.warmup_requests
+        sizes = {"requests": wanted, "prompt": workload.max_prompt, "output": workload.max_output}
+        lengths = {name: size for name, size in sizes.items() if size is not None}
+    for name, skew, stickiness in (("uniform and without locality", 0.0, 0.0), ("strongly skewed", 1.2, 0.2)):
+        synthetic = {**lengths, "skew": skew, "stickiness": stickiness}
+        yield f"routing {name} (synthetic)", {"trace": {"file": NO_TRACE, "synthetic": synthetic}}
 
 
 def _override(file: ScenarioFile, settings: Mapping[str, Any], name: str, factor: float) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from moesim.units import parse
 
 #: (USD per hour, order, candidate).
 Heap = list[tuple[float, int, "Candidate"]]
+NO_PRICE = "give an option usd_per_gpu_hour, or usd to buy it"
 #: Simulated at once: enough for a few processes, and few enough that little is simulated in vain.
 WAVE = 8
 
@@ -122,12 +123,20 @@ class Search:
             surveys[index] = Survey(outcome.why, fits=False) if isinstance(outcome, Lost) else outcome
         rows: list[CandidateRow] = []
         heap: Heap = []
-        for configuration, told in zip(known, surveys, strict=True):
+        for configuration, found in zip(known, surveys, strict=True):
+            told = self._priced(configuration, found)
             if told.cut and (self._prune or not told.fits):
                 rows.append(self._row(Candidate(configuration, told, 1), told.cut, None))
             else:
                 self._push(heap, configuration, told, told.replicas if self._prune else 1)
         return rows, heap
+
+    def _priced(self, configuration: Configuration, told: Survey) -> Survey:
+        """What nobody knows the price of would be the cheapest: it is cut."""
+        given = configuration.usd or configuration.usd_per_gpu_hour is not None
+        if not self.serving or given or not told.fits or told.usd_per_gpu_hour is not None:
+            return told
+        return replace(told, cut=f"no rent is known: {NO_PRICE}", fits=False)
 
     def _wave(self, heap: Heap, best: float) -> list[Candidate]:
         """The cheapest candidates, at most :data:`WAVE`."""
@@ -180,11 +189,11 @@ class Search:
         power = told.watts / 1000 * plan.usd_per_kwh if not rent else 0.0
         return bought + candidate.gpus * ((rent or 0.0) + power)
 
-    def row(self, candidate: Candidate, result: SavedResult | Failure) -> CandidateRow:
-        """A simulated candidate."""
+    def row(self, candidate: Candidate, result: SavedResult | Failure, scale: float = 1.0) -> CandidateRow:
+        """A simulated candidate; of a desktop also with all times ``scale`` times as long."""
         if isinstance(result, Failure):
             return self._row(candidate, "; ".join(f"{fault[0]}: {fault[1]}" for fault in result.faults), None)
-        return self._row(candidate, "", figures_of_run(result, self.load.slo))
+        return self._row(candidate, "", figures_of_run(result, self.load.slo, scale))
 
     def _row(self, candidate: Candidate, cut: str, figures: Figures | None) -> CandidateRow:
         return CandidateRow(
@@ -199,12 +208,12 @@ class Search:
         )
 
 
-def figures_of_run(result: SavedResult, slo: SloSpec) -> Figures:
-    """A result under a load's limits."""
+def figures_of_run(result: SavedResult, slo: SloSpec, scale: float = 1.0) -> Figures:
+    """A result under a load's limits; a run of one user after the other takes ``scale`` times as long throughout."""
     if isinstance(result, ServingResult):
         return _of_serving(result)
     if isinstance(result, Result):
-        return _of_desktop(result, slo)
+        return _of_desktop(result, slo, scale)
     raise ScenarioError.of("scenario", "is neither a serving nor an offloading scenario", "plans take one of these")
 
 
@@ -227,24 +236,24 @@ def _of_serving(result: ServingResult) -> Figures:
     )
 
 
-def _of_desktop(result: Result, slo: SloSpec) -> Figures:
+def _of_desktop(result: Result, slo: SloSpec, scale: float) -> Figures:
     """A single user's requests, one after the other."""
     limits = {name: parse(text, "time") for name, text in slo.model_dump(exclude={"share"}).items() if text is not None}
     good = 0
     for row in result.requests:
         values = {"ttft": row.ttft_s, "tpot": row.tpot_s, "latency": row.latency_s}
-        good += all(value is None or value <= limits[name] for name, value in values.items() if name in limits)
+        good += all(value is None or value * scale <= limits[name] for name, value in values.items() if name in limits)
     share = good / max(len(result.requests), 1)
     head = result.headline
     return Figures(
         good_share=share,
         met=share >= slo.share,
         saturated=False,
-        ttft_p99_s=head.ttft_s.p99 if head.ttft_s else None,
-        tpot_p99_s=head.tpot_s.p99 if head.tpot_s else None,
-        latency_mean_s=sum(row.latency_s for row in result.requests) / max(len(result.requests), 1),
-        output_tokens_per_s=head.output_tokens_per_s,
-        joule_per_output_token=None,
+        ttft_p99_s=head.ttft_s.p99 * scale if head.ttft_s else None,
+        tpot_p99_s=head.tpot_s.p99 * scale if head.tpot_s else None,
+        latency_mean_s=scale * sum(row.latency_s for row in result.requests) / max(len(result.requests), 1),
+        output_tokens_per_s=head.output_tokens_per_s / scale,
+        joule_per_output_token=head.joules_per_output_token,
         kv_most_share=None,
         busy_share=None,
         bound_by=result.bottleneck.bound_by,

@@ -38,7 +38,8 @@ class Survey:
         cut: why it can't be an answer; "" where it may be one.
         fits: whether it can be run.
         gpus: of one replica (all that don't grow with replicas: those that only decode, ``fixed_gpus``).
-        usd_per_gpu_hour: the card's rent, None where it has none; watts: of one GPU at its limit.
+        usd_per_gpu_hour: the card's rent, None where it has none; rent: where that is from; watts: of one GPU at its
+            limit.
         replicas: at least so many.
     """
 
@@ -49,6 +50,7 @@ class Survey:
     usd_per_gpu_hour: float | None = None
     watts: float = 0.0
     replicas: int = 1
+    rent: str = ""
 
 
 def survey(question: Question) -> Survey:
@@ -76,6 +78,7 @@ def _of_serving(file: ScenarioFile) -> Survey:
         usd_per_gpu_hour=rent_of(built.gpu),
         watts=built.gpu.tdp.value if built.gpu.tdp else 0.0,
         replicas=bounds.replicas,
+        rent=_told(built.gpu),
     )
 
 
@@ -98,3 +101,9 @@ def rent_of(gpu: GpuSpec) -> float | None:
     """USD per hour: the middle of the range on the card; None where it has none."""
     rents = [rent.value for rent in (gpu.price.cloud_low, gpu.price.cloud_high) if rent is not None]
     return 3600 * sum(rents) / len(rents) if rents else None
+
+
+def _told(gpu: GpuSpec) -> str:
+    """Where a card's rent is from."""
+    rents = [rent for rent in (gpu.price.cloud_low, gpu.price.cloud_high) if rent is not None]
+    return " and ".join(f"{3600 * rent.value:.2f} ({rent.source}; {rent.kind})" for rent in rents)
