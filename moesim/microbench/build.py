@@ -15,7 +15,7 @@ import subprocess
 import sysconfig
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from moesim.errors import MicrobenchError
@@ -50,13 +50,18 @@ class Toolchain:
 
 @dataclass(frozen=True)
 class Built:
-    """A program, built: where it is, its hash, what made it. ``kernels``: entry functions over all architectures."""
+    """A program, built: where it is, its hash, what made it, and what the compilers printed of each file."""
 
     program: Program
     path: Path
     sha256: str
     toolchain: Toolchain
-    kernels: int = 0
+    printed: str = field(default="", repr=False)
+
+    @property
+    def kernels(self) -> int:
+        """Entry functions of the GPU's program, over all architectures."""
+        return len(_FUNCTION.findall(self.printed))
 
 
 def sources_of(program: Program) -> list[Path]:
@@ -97,8 +102,8 @@ def build(
     path = folder / f"{NAMES[program]}-{_digest([*(o.name for o in objects), *toolchain.link_flags])[:16]}"
     if not path.exists():
         _command([toolchain.compiler, *map(str, objects), *toolchain.link_flags], path, f"linking {NAMES[program]}")
-    kernels = sum(_kernels(path.with_suffix(".log").read_text()) for path in objects) if program == "cuda" else 0
-    return Built(program, path, hashlib.sha256(path.read_bytes()).hexdigest(), toolchain, kernels)
+    printed = "".join(path.with_suffix(".log").read_text() for path in objects)
+    return Built(program, path, hashlib.sha256(path.read_bytes()).hexdigest(), toolchain, printed)
 
 
 def cache_folder() -> Path:
@@ -184,10 +189,6 @@ def spilling(printed: str) -> list[str]:
         elif (match := _LOCAL.search(line)) and any(number != "0" for number in match.groups()):
             found.append(current)
     return found
-
-
-def _kernels(printed: str) -> int:
-    return len(_FUNCTION.findall(printed))
 
 
 def _command(words: Sequence[str], target: Path, what: str) -> str:
