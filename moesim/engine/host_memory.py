@@ -41,6 +41,7 @@ class HostMemory:
             experts_per_layer=experts_per_layer,
             per_layer=False,
             training_uses=tier.training_uses,
+            asks=tier.asks,
         ).caches
         self._passing: set[int] = set()
         self._released: simpy.Event | None = None

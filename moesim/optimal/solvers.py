@@ -5,6 +5,7 @@ See ``program`` for what is settled here and why.
 
 from __future__ import annotations
 
+import atexit
 import math
 import re
 import subprocess
@@ -24,9 +25,21 @@ from moesim.optimal.answer import Stopwatch
 #: A solver is told to stop so long before its time is over (of short times, a fifth), to leave what it has found ...
 GRACE_S = 2.0
 #: ... for which it has at least so long.
-LEAST_GRACE_S = 0.5
+LEAST_GRACE_S = 1.0
+#: How long this process waits at its end for a HiGHS that was left behind: one that still runs would abort it.
+LAST_GRACE_S = 10.0
 _POLL_S = 0.05
 _CBC_LOWER_BOUND = re.compile(rb"^Lower bound:\s*(\S+)", re.MULTILINE)
+
+
+_left_behind: list[threading.Thread] = []
+
+
+@atexit.register
+def _wait_for_those_left_behind() -> None:
+    """They have been told to stop."""
+    for thread in _left_behind:
+        thread.join(LAST_GRACE_S)
 
 
 class SolverError(MoesimError):
@@ -54,7 +67,7 @@ def _told_s(left_s: float) -> float:
 
 
 def _most_s(left_s: float | None) -> float:
-    """When a solver is ended or left behind; both limits are what the caller's says, but for the last half second."""
+    """When a solver is ended or left behind; both limits are what the caller's says, but for the last second."""
     return math.inf if left_s is None else max(left_s, _told_s(left_s) + LEAST_GRACE_S)
 
 
@@ -109,7 +122,9 @@ class _HighsRun(pulp.HiGHS):  # type: ignore[misc]  # PuLP has no types
             if thread.is_alive():
                 self._highs.cancelSolve()
                 thread.join(LEAST_GRACE_S)
-            self.was_abandoned = thread.is_alive()
+            if thread.is_alive():
+                self.was_abandoned = True
+                _left_behind.append(thread)
 
     @property
     def status(self) -> Any:

@@ -149,6 +149,8 @@ class CacheContext:
         experts_per_layer: key // experts_per_layer is the (cache-local) layer.
         training_uses: activations of each key in the training split, or None. [keys]
         pinned: keys that are there from the start and never leave; their space is part of the capacity.
+        asks: of a schedule for host memory, as (start, asks): the numbers of the asks at which key k is to be asked
+            for are ``asks[start[k]:start[k + 1]]``, rising. [keys + 1], [asks]
     """
 
     sizes: NDArray[np.int64]
@@ -156,6 +158,7 @@ class CacheContext:
     experts_per_layer: int
     training_uses: NDArray[np.int64] | None = None
     pinned: tuple[int, ...] = ()
+    asks: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
 
     @property
     def num_keys(self) -> int:

@@ -214,6 +214,7 @@ def partition(
     training_uses: NDArray[np.int64] | None = None,
     layer_bytes: Sequence[int] | None = None,
     pinned: Sequence[int] = (),
+    asks: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
 ) -> CachePartition:
     """Caches under one policy; arguments as in :func:`contexts`."""
     parts = contexts(
@@ -224,6 +225,7 @@ def partition(
         training_uses=training_uses,
         layer_bytes=layer_bytes,
         pinned=pinned,
+        asks=asks,
     )
     return CachePartition(tuple(ExpertCache(policy, context) for context in parts), experts_per_layer)
 
@@ -237,6 +239,7 @@ def contexts(
     training_uses: NDArray[np.int64] | None = None,
     layer_bytes: Sequence[int] | None = None,
     pinned: Sequence[int] = (),
+    asks: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
 ) -> list[CacheContext]:
     """What each cache's policy knows: a global one, or one for each layer.
 
@@ -245,12 +248,14 @@ def contexts(
         training_uses: as in :class:`CacheContext`. [layers * experts_per_layer]
         layer_bytes: of each layer's cache; default: equal shares of the capacity. [layers]
         pinned: keys that never leave.
+        asks: as in :class:`CacheContext`, for a global cache.
     """
     parts = len(sizes) // experts_per_layer if per_layer else 1
     uses = np.split(training_uses, parts) if training_uses is not None else [None] * parts
     shares = [capacity_bytes // parts] * parts if layer_bytes is None else layer_bytes
     keys = len(sizes) // parts
+    stay = [tuple(key % keys for key in pinned if key // keys == part) for part in range(parts)]
     return [
-        CacheContext(part, share, experts_per_layer, part_uses, tuple(key % keys for key in pinned if key // keys == n))
-        for n, (part, share, part_uses) in enumerate(zip(np.split(sizes, parts), shares, uses, strict=True))
+        CacheContext(part, share, experts_per_layer, part_uses, part_stays, asks)
+        for part, share, part_uses, part_stays in zip(np.split(sizes, parts), shares, uses, stay, strict=True)
     ]

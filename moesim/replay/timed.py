@@ -226,7 +226,12 @@ def _host(setup: Setup) -> Host:
         return Host(none, np.zeros(0), sizes, passing, none, passing, numbers)
     tier, experts = setup.host, setup.visits.num_experts
     parts = contexts(
-        sizes, tier.capacity_bytes, experts_per_layer=experts, per_layer=False, training_uses=tier.training_uses
+        sizes,
+        tier.capacity_bytes,
+        experts_per_layer=experts,
+        per_layer=False,
+        training_uses=tier.training_uses,
+        asks=tier.asks,
     )
     cache = pack(tier.policy, parts)
     numbers[host_places.USED] = sizes[cache.held > 0].sum()
@@ -244,7 +249,7 @@ def _node(setup: Setup, caches: Caches) -> Node:
     numbers[places.HEAD : places.WAITS_NOTED] = -1
     numbers[places.USED_BYTES] = caches.sizes[caches.held > 0].sum()
     upcoming = np.zeros(keys if setup.gpu.policy.note else 0)
-    if setup.gpu.policy.note == "next_use":
+    if setup.gpu.policy.note in ("next_use", "schedule"):
         upcoming[:] = len(setup.visits.activation_key)
         used, first = np.unique(setup.visits.activation_key, return_index=True)
         upcoming[used] = first

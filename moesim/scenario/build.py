@@ -30,7 +30,7 @@ from moesim.scenario.workload import (
     warmup_steps,
 )
 from moesim.setup import FULL, LOW, MemoryPlan, Pieces, Schedule, Setup, TierSetup, plan_memory
-from moesim.setup.schedule import check_schedule
+from moesim.setup.schedule import check_schedule, with_host_plan
 from moesim.traces import RoutingTrace
 from moesim.traces.steps import Steps
 from moesim.traces.trace import DECODE
@@ -117,6 +117,8 @@ def build(file: ScenarioFile, source: RoutingTrace | None = None) -> Built:
     pieces = gathering.load((), lambda: pieces_of(scenario.policies.chunk, parts, _prefetched(stored.sizes, forms)))
     gathering.stop()
     setup = _setup(scenario, parts, visits, times, stored, memory, gpu, forms, candidates, uses, warmup, pieces)
+    if plan is not None:
+        setup = with_host_plan(setup, plan)
     return Built(
         file=file,
         parts=parts,
@@ -212,7 +214,8 @@ def _candidates(
 
 
 def _check_schedule(schedule: Schedule, scenario: Scenario, visits: Visits, memory: MemoryPlan) -> None:
-    check_schedule(schedule, visits, memory.gpu_experts, scenario.policies.rule, str(scenario.policies.schedule))
+    place, rule = str(scenario.policies.schedule), scenario.policies.rule
+    check_schedule(schedule, visits, memory.gpu_experts, rule, place, memory.host_experts)
 
 
 def _check_policies(scenario: Scenario, parts: Parts, has_training: bool) -> None:

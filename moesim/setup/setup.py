@@ -25,7 +25,8 @@ LinkDiscipline = Literal["fifo", "demand-first"]
 class TierSetup:
     """A tier that holds experts: how many bytes of them, under which policy, split by layer or not.
 
-    ``layer_bytes``: of each layer's part; default: equal ones. [layers] ``pinned``: keys that never leave.
+    ``layer_bytes``: of each layer's part; default: equal ones. [layers] ``pinned``: keys that never leave. ``asks``: as
+    in ``CacheContext``, for host memory.
     """
 
     policy: Policy
@@ -34,6 +35,7 @@ class TierSetup:
     training_uses: Ints | None = None
     layer_bytes: tuple[int, ...] | None = None
     pinned: tuple[int, ...] = ()
+    asks: tuple[Ints, Ints] | None = None
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from moesim.engine import simulate
 from moesim.errors import ScenarioError
 from moesim.optimal.caching.fewest import fewest
 from moesim.optimal.caching.intervals import sized
-from moesim.optimal.caching.requests import requests_of
+from moesim.optimal.caching.requests import requests_of, singles
 from moesim.optimal.prefetch.fluid import fits, fluid_bound
 from moesim.optimal.prefetch.plan import aggressive
 from moesim.optimal.prefetch.prefix import prefix_bound_s
 from moesim.optimal.prefetch.problem import link_seconds, model_of, planned, relaxed, relaxed_flash
-from moesim.optimal.prefetch.schedules import as_kept, fewest_bytes, least_stall
+from moesim.optimal.prefetch.schedules import as_kept, fewest_bytes, least_stall, through_host, with_host
 from moesim.optimal.prefetch.slots import fits as slots_fit
 from moesim.optimal.prefetch.slots import slot_bound
 from moesim.replay.timed import replay_timed
@@ -88,6 +88,38 @@ def test_schedules_replay_alike_in_both_engines(seed):
         if schedule.purpose == "fewest fetches" and model_of(setup) == "together":
             least = fewest(requests_of(setup.visits), setup.gpu.capacity_bytes // 2**20)
             assert fetched(setup, outcome) == least.sum()
+
+
+@pytest.mark.parametrize("seed", range(INSTANCES))
+def test_schedules_for_two_links_replay_alike_in_both_engines(seed):
+    """A drive below host memory: plans for both, adapted to what went up; no bound is beaten."""
+    setup = random_setup(3 * seed + 1, caching="lru", prefetch=("none", {}))
+    assert setup.host is not None
+    schedule = fewest_bytes(setup, "0" * 64)
+    went_up = simulate(with_schedule(setup, schedule)).moves["pcie"].key
+    plan = through_host(setup, ahead=2)
+    for made, keys in ((schedule, went_up), (least_stall(setup, "0" * 64, plan), plan.key)):
+        told = with_host(setup, made, keys)
+        host_bytes = setup.host.capacity_bytes
+        check_schedule(told, setup.visits, setup.gpu.capacity_bytes, setup.rule, "here", host_bytes)
+        outcome, timed = (engine(with_schedule(setup, told)) for engine in (simulate, replay_timed))
+        assert np.array_equal(outcome.step_end_s, timed.step_end_s)
+        assert np.array_equal(outcome.label, timed.label)
+        least_s = max(prefix_bound_s(bounded) for bounded in (relaxed(setup), relaxed_flash(setup)))
+        assert least_s <= float(outcome.step_end_s[-1]) * TOLERANCE
+
+
+@pytest.mark.parametrize("seed", range(INSTANCES // 2))
+def test_host_memory_reads_as_little_as_belady(seed):
+    """One expert at a time: what goes up is a stream of single uses, and the plan is Belady's MIN on it."""
+    rng = np.random.default_rng(seed)
+    rows = [[[int(expert)]] for expert in rng.integers(0, 6, 40)]
+    setup = setup_of(trace_of(rows, num_experts=6), slots=1 + seed % 2, host_slots=2 + seed % 3)
+    schedule = fewest_bytes(setup, "0" * 64)
+    went_up = simulate(with_schedule(setup, schedule)).moves["pcie"].key
+    replayed = simulate(with_schedule(setup, with_host(setup, schedule, went_up)))
+    assert np.array_equal(replayed.moves["pcie"].key, went_up)
+    assert len(replayed.moves["flash"]) == fewest(singles(went_up, 6), 2 + seed % 3).sum()
 
 
 @pytest.mark.parametrize("seed", range(INSTANCES))

@@ -54,8 +54,8 @@ def test_the_objectives_constant_is_in_value_and_bound(solver):
 @BOTH
 def test_after_a_time_limit_nothing_is_called_optimal(solver):
     start = time.perf_counter()
-    found = hard().solve(time_limit_s=0.7, solver=solver)
-    assert time.perf_counter() - start < 0.7 + solvers.LEAST_GRACE_S + 0.5
+    found = hard().solve(time_limit_s=1.0, solver=solver)
+    assert time.perf_counter() - start < 1.0 + solvers.LEAST_GRACE_S + 0.5
     assert found.answer.status == "feasible with gap"
     assert found.answer.bound < found.answer.value
     assert found.answer.bound > 900_000  # with the constant

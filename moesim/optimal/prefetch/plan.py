@@ -23,7 +23,7 @@ class Plan:
     """Transfers in the order of their starts.
 
     Attributes:
-        key, start_s: of each transfer. [transfers]
+        key, start_s: of each transfer; where it is read from a drive, it starts there. [transfers]
         target: the set that it is for. [transfers]
         ready_s: when each set's experts are there and its compute starts. [sets]
         end_s: when all is computed.
@@ -73,21 +73,55 @@ class _Gpu:
         heapq.heappush(self._farthest, (-in_set, key))
 
 
-def aggressive(problem: TimedRequests) -> Plan:
+class Drive:
+    """The drive below host memory: it reads what is not there, in the order of the transfers, and some way ahead.
+
+    Args:
+        read_s: of each expert. [keys]
+        reads: for each expert and each of its transfers, in turn, whether it is read; beyond: the first one is.
+        ahead: so many experts at most are read before they go up.
+    """
+
+    def __init__(self, read_s: Floats, reads: list[list[bool]], ahead: int, from_s: float):
+        self._read_s, self._reads, self._ahead = read_s.tolist(), reads, ahead
+        self._turn = [0] * len(read_s)
+        self._free_s, self._went_up_s = from_s, [from_s] * ahead
+
+    def way_of(self, key: int, now: float) -> tuple[float, float]:
+        """When an expert's way begins that is to go up next, and when it is in host memory."""
+        turn, reads = self._turn[key], self._reads[key]
+        if not (reads[turn] if turn < len(reads) else turn == 0):
+            return now, now
+        begun_s = max(self._free_s, self._went_up_s[-self._ahead])
+        return begun_s, begun_s + self._read_s[key]
+
+    def goes_up(self, key: int, read_until_s: float | None, now: float) -> None:
+        """It goes up now, and was read until then; None: it was in host memory."""
+        self._turn[key] += 1
+        if read_until_s is not None:
+            self._free_s = read_until_s
+            self._went_up_s.append(now)
+
+
+def aggressive(problem: TimedRequests, drive: Drive | None = None) -> Plan:
     """The plan. Of a set larger than the GPU, which runs in waves, the experts are ready when the last has come."""
     walk, is_wavy = _Walk(problem), problem.requests.largest_set > problem.slots
     keys, starts, targets = [], [], []
     now = problem.link_from_s
     while (found := walk.next_missing()) is not None:
         key, needed_in = found
+        begun_s, there_s = (now, now) if drive is None else drive.way_of(key, now)
+        now = max(now, there_s)
         walk.catch_up(now)
         if not walk.gpu.room_for(needed_in, at_any_price=walk.waits_for(needed_in) and is_wavy):
             now = walk.next_end_s(now)
             continue
         keys.append(key)
-        starts.append(now)
+        starts.append(begun_s if there_s > begun_s else now)
         targets.append(needed_in)
         walk.gpu.take(key, needed_in)
+        if drive is not None:
+            drive.goes_up(key, there_s if there_s > begun_s else None, now)
         now += walk.fetch_s[key]
         walk.arrives(needed_in, now)
     walk.catch_up(np.inf)

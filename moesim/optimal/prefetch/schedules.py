@@ -7,10 +7,15 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.optimal.prefetch.plan import Plan
+from moesim.optimal.caching.fewest import fewest
+from moesim.optimal.caching.requests import singles
+from moesim.optimal.prefetch.plan import Drive, Plan, aggressive
+from moesim.optimal.prefetch.problem import link_seconds, planned
 from moesim.policies.api import Candidates
 from moesim.setup import Schedule, Setup
-from moesim.setup.schedule import digest_of, no_proposals
+from moesim.setup.schedule import HostPlan, digest_of, no_proposals
+
+Ints = NDArray[np.int64]
 
 
 def fewest_bytes(setup: Setup, trace_sha256: str) -> Schedule:
@@ -40,10 +45,44 @@ def least_stall(setup: Setup, trace_sha256: str, plan: Plan) -> Schedule:
     needed farthest.
     """
     visit = np.maximum(np.searchsorted(plan.ready_s, plan.start_s, side="right") - 1, 0)
-    ahead = plan.target > visit
+    order = np.argsort(visit, kind="stable")
+    ahead = order[plan.target[order] > visit[order]]
     start = np.searchsorted(visit[ahead], np.arange(setup.visits.num_visits + 1))
     proposals = Candidates(start.astype(np.int64), plan.key[ahead], plan.target[ahead])
     return _schedule(setup, trace_sha256, "least stall", proposals)
+
+
+def through_host(setup: Setup, ahead: int) -> Plan:
+    """A plan over both links, with a drive below host memory: what goes up decides what is read, and when.
+
+    Host memory keeps what goes up again soonest (Belady's MIN on what goes up), so the plan is made twice: the first
+    time every expert is read once.
+    """
+    assert setup.host is not None
+    problem, read_s = planned(setup, link_seconds(setup)), np.asarray(setup.times.read_s)
+    slots = setup.host.capacity_bytes // int(setup.sizes.max()) - ahead
+    reads: list[list[bool]] = [[] for _ in range(setup.visits.num_keys)]
+    for _ in range(2):
+        plan = aggressive(problem, Drive(read_s, reads, ahead, problem.link_from_s))
+        missed = fewest(singles(plan.key, setup.visits.num_keys), max(slots, 1))
+        reads = [[] for _ in range(setup.visits.num_keys)]
+        for key, is_read in zip(plan.key.tolist(), missed.tolist(), strict=True):
+            reads[key].append(is_read)
+    return plan
+
+
+def with_host(setup: Setup, schedule: Schedule, went_up: Ints) -> Schedule:
+    """The schedule with a plan for host memory, if a drive lies below it: whoever goes up again last leaves first.
+
+    Args:
+        went_up: keys in the order in which they went up to the GPU. [transfers]
+    """
+    if setup.host is None or setup.unified:
+        return schedule
+    order = np.argsort(went_up, kind="stable")
+    start = np.searchsorted(went_up[order], np.arange(setup.visits.num_keys + 1))
+    plan = HostPlan(setup.host.capacity_bytes, start.astype(np.int64), order.astype(np.int64))
+    return replace(schedule, host=plan)
 
 
 def _schedule(setup: Setup, trace_sha256: str, purpose: str, proposals: Candidates) -> Schedule:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from moesim.engine import Figures, figures_of
+from moesim.engine import Figures, Outcome, figures_of
 from moesim.errors import MoesimError
 from moesim.optimal.answer import Answer, Stopwatch, answer
 from moesim.optimal.caching.cpu import fetch_or_cpu
@@ -16,9 +16,9 @@ from moesim.optimal.caching.intervals import sized
 from moesim.optimal.caching.requests import requests_of
 from moesim.optimal.caching.split import best_split
 from moesim.optimal.prefetch.problem import link_seconds, model_of, visit_seconds
-from moesim.optimal.prefetch.schedules import as_kept, fewest_bytes
+from moesim.optimal.prefetch.schedules import as_kept, fewest_bytes, with_host
 from moesim.policies.api import CPU, FETCH, STREAM
-from moesim.setup import Setup
+from moesim.setup import Schedule, Setup
 from moesim.setup.schedule import with_schedule
 from moesim.studies.optimum.found import Found, Subject, finding, scheduled
 
@@ -31,7 +31,7 @@ RULES = {
 
 def solve(subject: Subject) -> Iterator[Found]:
     """Fewest fetches; by layer where the scenario splits its cache; with the CPU where misses may run there."""
-    setup, outcome = subject.run.built.setup, subject.run.figures
+    setup, outcome = subject.run.built.setup, subject.run.outcome
     trace_sha256, time_limit_s = subject.trace_sha256, subject.wanted.time_limit_s
     if not np.isin(outcome.action, (FETCH, STREAM, CPU)).all():
         told = f"{setup.on_miss.name!r} changes what is computed, and the optimum is for the model as it is"
@@ -56,13 +56,12 @@ def stall_s(setup: Setup, outcome: Figures) -> float:
     return float(outcome.step_end_s[-1]) - float(visit_seconds(setup).sum())
 
 
-def _fewest(setup: Setup, outcome: Figures, trace_sha256: str) -> Found:
+def _fewest(setup: Setup, outcome: Outcome, trace_sha256: str) -> Found:
     clock, model = Stopwatch(), model_of(setup)
     slots = setup.gpu.capacity_bytes // int(setup.sizes[0])
     is_warm = getattr(setup.gpu.policy.module, "preload", None) is not None
     least = float(fewest(requests_of(setup.visits), slots, model, warm=is_warm).sum())
-    schedule = fewest_bytes(setup, trace_sha256)
-    replayed = figures_of(with_schedule(setup, schedule))
+    schedule, replayed = replay(setup, fewest_bytes(setup, trace_sha256))
     fetched = float(to_gpu(setup, replayed))
     found = answer("fetches", "fetches", value=fetched, bound=least, solver="intervals by their ends (exact)")
     figures: dict[str, float | str | None] = {
@@ -85,14 +84,13 @@ def _fewest(setup: Setup, outcome: Figures, trace_sha256: str) -> Found:
     return Found(told, scheduled("fewest-fetches.npz", schedule))
 
 
-def _fewest_bytes(setup: Setup, outcome: Figures, trace_sha256: str, time_limit_s: float) -> Found:
+def _fewest_bytes(setup: Setup, outcome: Outcome, trace_sha256: str, time_limit_s: float) -> Found:
     """Experts of mixed sizes: the fewest bytes."""
     requests, sizes, model = requests_of(setup.visits), setup.sizes, model_of(setup)
     solved = sized(
         requests, sizes, sizes.astype(np.float64), setup.gpu.capacity_bytes, model, time_limit_s=time_limit_s
     )
-    schedule = as_kept(setup, trace_sha256, solved.kept)
-    replayed = figures_of(with_schedule(setup, schedule))
+    schedule, replayed = replay(setup, as_kept(setup, trace_sha256, solved.kept))
     moved, ours = (float(_bytes_to_gpu(setup, each)) for each in (replayed, outcome))
     best = answer("bytes", "bytes", value=moved, bound=solved.answer.bound, solver=solved.answer.solver)
     figures: dict[str, float | str | None] = {
@@ -112,11 +110,23 @@ def _fewest_bytes(setup: Setup, outcome: Figures, trace_sha256: str, time_limit_
     return Found(told, scheduled("fewest-fetches.npz", schedule))
 
 
+def replay(setup: Setup, schedule: Schedule) -> tuple[Schedule, Figures]:
+    """What the engine makes of a schedule, and the schedule with its plan for host memory, where a drive lies below.
+
+    Without prefetching the same experts go up whatever host memory holds, so what went up once is what it plans for.
+    """
+    replayed = figures_of(with_schedule(setup, schedule))
+    if setup.host is None or setup.unified:
+        return schedule, replayed
+    schedule = with_host(setup, schedule, replayed.moves["pcie"].key)
+    return schedule, figures_of(with_schedule(setup, schedule))
+
+
 def _bytes_to_gpu(setup: Setup, outcome: Figures) -> int:
     return int(setup.sizes[outcome.moves["flash" if setup.unified else "pcie"].key].sum())
 
 
-def _by_layer(setup: Setup, outcome: Figures) -> Found:
+def _by_layer(setup: Setup, outcome: Outcome) -> Found:
     """The cache split by layer: the least with equal shares, and with the best ones."""
     clock, visits, size = Stopwatch(), setup.visits, int(setup.sizes[0])
     requests, slots = requests_of(visits), setup.gpu.capacity_bytes // size
@@ -145,7 +155,7 @@ def _by_layer(setup: Setup, outcome: Figures) -> Found:
     return Found(told)
 
 
-def _with_cpu(setup: Setup, outcome: Figures, time_limit_s: float) -> Found:
+def _with_cpu(setup: Setup, outcome: Outcome, time_limit_s: float) -> Found:
     """A miss may run on the CPU: the least seconds of link and CPU together."""
     fetch_s, cpu_s = link_seconds(setup), np.asarray(setup.times.cpu_s, dtype=np.float64)
     slots = setup.gpu.capacity_bytes // int(setup.sizes[0])
