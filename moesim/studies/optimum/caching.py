@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moesim.engine import Figures, Outcome, figures_of
 from moesim.errors import MoesimError
@@ -48,7 +49,13 @@ def solve(subject: Subject) -> Iterator[Found]:
 
 def to_gpu(setup: Setup, outcome: Figures) -> int:
     """Experts that were brought to the GPU."""
-    return len(outcome.moves["flash" if setup.unified else "pcie"])
+    return len(brought("flash" if setup.unified else "pcie", outcome))
+
+
+def brought(link: str, outcome: Figures) -> NDArray[np.int64]:
+    """Keys in the order in which a link brought them. [transfers]"""
+    moves = outcome.moves[link]
+    return moves.key[moves.is_last]
 
 
 def stall_s(setup: Setup, outcome: Figures) -> float:
@@ -118,12 +125,13 @@ def replay(setup: Setup, schedule: Schedule) -> tuple[Schedule, Figures]:
     replayed = figures_of(with_schedule(setup, schedule))
     if setup.host is None or setup.unified:
         return schedule, replayed
-    schedule = with_host(setup, schedule, replayed.moves["pcie"].key)
+    schedule = with_host(setup, schedule, brought("pcie", replayed))
     return schedule, figures_of(with_schedule(setup, schedule))
 
 
 def _bytes_to_gpu(setup: Setup, outcome: Figures) -> int:
-    return int(setup.sizes[outcome.moves["flash" if setup.unified else "pcie"].key].sum())
+    moves = outcome.moves["flash" if setup.unified else "pcie"]
+    return int(moves.bytes_of(setup.sizes[moves.key]).sum())
 
 
 def _by_layer(setup: Setup, outcome: Outcome) -> Found:

@@ -18,7 +18,7 @@ from moesim.optimal.prefetch.schedules import fewest_bytes, least_stall, through
 from moesim.policies.api import FETCH, STREAM
 from moesim.setup import Schedule, Setup
 from moesim.setup.schedule import with_schedule
-from moesim.studies.optimum.caching import replay, stall_s, to_gpu
+from moesim.studies.optimum.caching import brought, replay, stall_s, to_gpu
 from moesim.studies.optimum.found import Found, Subject, finding, scheduled
 
 RULE = "one transfer at a time on each link; space is taken when a transfer starts; the future is known"
@@ -80,7 +80,7 @@ def _replays(setup: Setup, trace_sha256: str, clock: Stopwatch) -> Iterator[tupl
             schedule = with_host(setup, schedule, went_up)
             replayed = figures_of(with_schedule(setup, schedule))
             yield schedule, replayed
-            went_up = replayed.moves["pcie"].key
+            went_up = brought("pcie", replayed)
 
 
 def _of_the_drive(setup: Setup, ours: Figures, best: Figures) -> dict[str, float | str | None]:
@@ -90,9 +90,9 @@ def _of_the_drive(setup: Setup, ours: Figures, best: Figures) -> dict[str, float
         return {}
     least = int(fewest(problem.requests, problem.slots, problem.model, warm=problem.warm).sum())
     return {
-        "reads from flash, best found": float(len(best.moves["flash"])),
+        "reads from flash, best found": float(len(brought("flash", best))),
         "reads from flash, bound": float(least),
-        "reads from flash of the scenario's policy": float(len(ours.moves["flash"])),
+        "reads from flash of the scenario's policy": float(len(brought("flash", ours))),
         "the bound": "takes each link alone, and GPU and host memory for one cache: two links at once are not proven",
     }
 
