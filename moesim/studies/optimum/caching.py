@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.engine import Figures, Outcome, figures_of
+from moesim.engine import Figures, figures_of
 from moesim.errors import MoesimError
 from moesim.optimal.answer import Answer, Stopwatch, answer
 from moesim.optimal.caching.cpu import fetch_or_cpu
@@ -32,7 +32,7 @@ RULES = {
 
 def solve(subject: Subject) -> Iterator[Found]:
     """Fewest fetches; by layer where the scenario splits its cache; with the CPU where misses may run there."""
-    setup, outcome = subject.run.built.setup, subject.run.outcome
+    setup, outcome = subject.run.built.setup, subject.run.figures
     trace_sha256, time_limit_s = subject.trace_sha256, subject.wanted.time_limit_s
     if not np.isin(outcome.action, (FETCH, STREAM, CPU)).all():
         told = f"{setup.on_miss.name!r} changes what is computed, and the optimum is for the model as it is"
@@ -63,7 +63,7 @@ def stall_s(setup: Setup, outcome: Figures) -> float:
     return float(outcome.step_end_s[-1]) - float(visit_seconds(setup).sum())
 
 
-def _fewest(setup: Setup, outcome: Outcome, trace_sha256: str) -> Found:
+def _fewest(setup: Setup, outcome: Figures, trace_sha256: str) -> Found:
     clock, model = Stopwatch(), model_of(setup)
     slots = setup.gpu.capacity_bytes // int(setup.sizes[0])
     is_warm = getattr(setup.gpu.policy.module, "preload", None) is not None
@@ -91,7 +91,7 @@ def _fewest(setup: Setup, outcome: Outcome, trace_sha256: str) -> Found:
     return Found(told, scheduled("fewest-fetches.npz", schedule))
 
 
-def _fewest_bytes(setup: Setup, outcome: Outcome, trace_sha256: str, time_limit_s: float) -> Found:
+def _fewest_bytes(setup: Setup, outcome: Figures, trace_sha256: str, time_limit_s: float) -> Found:
     """Experts of mixed sizes: the fewest bytes."""
     requests, sizes, model = requests_of(setup.visits), setup.sizes, model_of(setup)
     solved = sized(
@@ -134,7 +134,7 @@ def _bytes_to_gpu(setup: Setup, outcome: Figures) -> int:
     return int(moves.bytes_of(setup.sizes[moves.key]).sum())
 
 
-def _by_layer(setup: Setup, outcome: Outcome) -> Found:
+def _by_layer(setup: Setup, outcome: Figures) -> Found:
     """The cache split by layer: the least with equal shares, and with the best ones."""
     clock, visits, size = Stopwatch(), setup.visits, int(setup.sizes[0])
     requests, slots = requests_of(visits), setup.gpu.capacity_bytes // size
@@ -163,7 +163,7 @@ def _by_layer(setup: Setup, outcome: Outcome) -> Found:
     return Found(told)
 
 
-def _with_cpu(setup: Setup, outcome: Outcome, time_limit_s: float) -> Found:
+def _with_cpu(setup: Setup, outcome: Figures, time_limit_s: float) -> Found:
     """A miss may run on the CPU: the least seconds of link and CPU together."""
     fetch_s, cpu_s = link_seconds(setup), np.asarray(setup.times.cpu_s, dtype=np.float64)
     slots = setup.gpu.capacity_bytes // int(setup.sizes[0])

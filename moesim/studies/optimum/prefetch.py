@@ -30,7 +30,7 @@ READ_AHEAD, ROUNDS = (8, 32), 3
 def solve(subject: Subject) -> Iterator[Found]:
     """The bracket on the stall of the whole run, warm-up included."""
     run = subject.run
-    setup, outcome = run.built.setup, run.outcome
+    setup, outcome = run.built.setup, run.figures
     if not np.isin(outcome.action, (FETCH, STREAM)).all():
         message = f"{setup.on_miss.name!r} does not compute every miss on the GPU in full, and the bound is for that"
         raise MoesimError.of("policies.on_miss", message, "--set policies.on_miss=fetch, or --problem hybrid")
