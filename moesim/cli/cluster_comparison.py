@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 #: Of a row, what is a table of its own.
 _NESTED = ("breakdown", "evidence_shares")
+COLUMNS = [
+    *("system", "step", "vs first", "imbalance", "dispatch", "combine"),
+    *("exposed", "slower", "dropped", "memory", "bound by"),
+]
 
 
 def print_systems(result: ClusterComparisonResult) -> None:
@@ -23,14 +27,12 @@ def print_systems(result: ClusterComparisonResult) -> None:
         console.print(result.question, style="bold", markup=False)
     for line in result.answer:
         console.print(line, markup=False)
-    columns = [
-        *("where", "system", "step", "vs first", "imbalance", "dispatch", "combine"),
-        *("exposed", "waiting", "dropped", "GPU memory", "bound by"),
-    ]
-    print_table(columns, [_cells(row) for row in result.rows])
+    for place in dict.fromkeys((row.trace, row.machine) for row in result.rows):
+        console.print(", ".join(part for part in place if part), style="bold", markup=False)
+        print_table(COLUMNS, [_cells(row) for row in result.rows if (row.trace, row.machine) == place])
     console.print(
-        "dispatch and combine: median of a layer; exposed: of the time, waiting for them; "
-        "waiting: for slower GPUs; vs first: tokens per second.",
+        "dispatch, combine: of a layer, median; exposed: of the time, waiting for them; slower: for slower GPUs; "
+        "vs first: tokens per second; memory: of the fullest GPU.",
         style="dim",
         markup=False,
     )
@@ -39,10 +41,8 @@ def print_systems(result: ClusterComparisonResult) -> None:
 
 
 def _cells(row: SystemRow) -> list[str]:
-    where = " ".join(part for part in (row.trace, row.machine) if part)
-    memory = format_bytes(row.needed_bytes_per_gpu) + ("" if row.fits else ", out of memory")
+    memory = format_bytes(row.needed_bytes_per_gpu) + ("" if row.fits else ": no room")
     return [
-        where,
         row.system,
         format_seconds(row.step_s),
         f"{row.speedup:.2f}x",
@@ -52,7 +52,7 @@ def _cells(row: SystemRow) -> list[str]:
         f"{row.waiting_share:.1%}",
         f"{row.dropped_share:.1%}" if row.dropped_share else "",
         memory,
-        f"{row.bound_by} {row.bound_by_share:.0%}",
+        f"{row.bound_by.removeprefix('waiting: ')} {row.bound_by_share:.0%}",
     ]
 
 

@@ -83,6 +83,10 @@ def _headline(result: ParallelResult) -> list[tuple[str, str]]:
         ("exposed exchange", f"{head.exposed_share:.1%} of the time; waiting for slower GPUs {head.waiting_share:.1%}"),
         ("memory", result.memory.verdict),
     ]
+    if (found := result.offload) is not None:
+        hits = "–" if found.hit_rate_per_lookup is None else f"{found.hit_rate_per_lookup:.1%}"
+        told = f"{hits} hits per lookup, {format_bytes(found.fetched_bytes)} fetched; {found.slots_per_gpu} slots a GPU"
+        rows.append((f"experts ({found.caching})", told))
     if result.counters.dropped:
         rows.append(("dropped", f"{head.dropped_share:.2%} of (token, expert) pairs"))
     if result.counters.rebalances:

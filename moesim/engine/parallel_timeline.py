@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.engine.expert_parallel import COMPUTE, EXCHANGE, NETWORK, Span
+from moesim.engine.expert_parallel import COMPUTE, EXCHANGE, HOST, NETWORK, Span
 
 Event = dict[str, Any]
 Floats = NDArray[np.float64]
 #: GPUs and links that are shown; more would not open in a browser.
 MAX_GPUS, MAX_LINKS = 16, 64
-_THREADS = {COMPUTE: 1, EXCHANGE: 2, NETWORK: 3}
+_THREADS = {COMPUTE: 1, EXCHANGE: 2, NETWORK: 3, HOST: 4}
 _LINKS = 100_000
 
 

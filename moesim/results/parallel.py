@@ -145,6 +145,19 @@ class FlowCheck(Part):
     ratio: float
 
 
+class OffloadFigures(Part):
+    """Experts that GPUs cache and bring from their host's memory."""
+
+    caching: str
+    slots_per_gpu: int = Field(description="experts that a GPU's cache holds, all layers")
+    lookups: int = Field(description="distinct experts of a layer, part and rank, all steps")
+    fetches: int
+    hit_rate_per_lookup: float | None
+    fetched_bytes: int = Field(description="over all host links")
+    host_needed_bytes: float = Field(description="of the fullest node's host memory")
+    host_total_bytes: int
+
+
 class ParallelCounters(Part):
     """Integer counts of the run."""
 
@@ -183,6 +196,7 @@ class ParallelResult(Part):
     memory: ParallelMemoryTable
     replication: ReplicationStudy | None
     flow_check: FlowCheck | None
+    offload: OffloadFigures | None = None
     counters: ParallelCounters
     step_s: list[float]
     step_imbalance: list[float] = Field(description="fullest rank over mean, mean over layers. [steps]")

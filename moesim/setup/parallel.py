@@ -20,7 +20,7 @@ class Overlap:
         two_batches: the step's tokens are two batches; while one computes, the other communicates.
         pipeline: chunks that dispatch, experts and combine of a layer are cut into.
         shared_beside_dispatch: shared experts run while dispatch is under way.
-        separate_links: NVLink and network are streams of their own (hierarchical exchange alone).
+        separate_links: NVLink and network are streams of their own.
         fused: tiles flow through dispatch, experts and combine inside of one kernel.
     """
 
@@ -56,7 +56,10 @@ class ParallelSetup:
         shard_s: gathering and scattering between the GPUs that share an expert's width. [passes, parts, layers]
         dispatch, combine: exchanges; of a hierarchical one first within, then between nodes (combine: reversed).
         tiles: pieces that flow through a fused kernel. [passes, parts, layers, gpus]
-        tensor_group: GPUs that share attention, and wait for each other.
+        tensor_group: GPUs that share attention, or an expert's width, and wait for each other.
+        gather_s: what all GPUs exchange at a pass's end. [passes]
+        fetch_s: experts that a GPU must bring from host memory, on its link; None: all are there. [as experts_s]
+        last_s: of ``experts_s``, what the last fetched expert takes. [as experts_s]
     """
 
     before_s: Floats
@@ -71,6 +74,9 @@ class ParallelSetup:
     sync: Sync
     overlap: Overlap
     tensor_group: int = 1
+    gather_s: Floats | None = None
+    fetch_s: Floats | None = None
+    last_s: Floats | None = None
 
     @property
     def num_passes(self) -> int:

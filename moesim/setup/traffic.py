@@ -56,6 +56,7 @@ class Traffic:
         copies: the same, once for each GPU that a token goes to. [gpus, gpus]
         node_copies: once for each node. [gpus, nodes]
         slot_pairs: pairs of each slot. [slots]
+        target: the GPU of each of a token's experts, -1 where there is none. [tokens, top_k]
         dropped: pairs beyond the capacity.
     """
 
@@ -63,6 +64,7 @@ class Traffic:
     copies: Ints
     node_copies: Ints
     slot_pairs: Ints
+    target: Ints
     dropped: int
 
 
@@ -79,14 +81,16 @@ class Counter:
         self.homes, self.placement, self.choice, self.capacity = homes, placement, choice, capacity
         self.nodes = int(homes.node_of.max()) + 1
 
-    def count(self, layer: int, experts: Ints, split: Split | None = None) -> Traffic:
+    def count(self, layer: int, experts: Ints, split: Split | None = None, homes: Ints | None = None) -> Traffic:
         """The traffic of one layer.
 
         Args:
             experts: of the tokens of each GPU; -1 where there is none. [gpus, tokens, top_k]
+            homes: the GPU that holds each token; default: the one that ``experts`` lists it under. [gpus * tokens]
         """
         gpus, tokens, top_k = experts.shape
-        home = np.repeat(np.arange(gpus), tokens * top_k)
+        token_home = np.repeat(np.arange(gpus), tokens) if homes is None else homes
+        home = np.repeat(token_home, top_k)
         flat = experts.reshape(-1)
         keep = flat >= 0
         dropped = 0
@@ -99,14 +103,16 @@ class Counter:
         target = rank * self.homes.shards + home % self.homes.shards
         pairs = np.bincount(home[keep] * gpus + target[keep], minlength=gpus * gpus).reshape(gpus, gpus)
         target = np.where(keep, target, -1).reshape(gpus * tokens, top_k)
-        token_home = np.repeat(np.arange(gpus), tokens)
-        copies = _distinct(token_home, target, gpus, gpus)
+        copies = _distinct(token_home, target, gpus, gpus, homes is None)
         node = np.where(target >= 0, self.homes.node_of[target], -1)
         return Traffic(
             pairs=pairs,
             copies=copies,
-            node_copies=_distinct(token_home, node, gpus, self.nodes) if self.nodes > 1 else copies[:, :0],
+            node_copies=_distinct(token_home, node, gpus, self.nodes, homes is None)
+            if self.nodes > 1
+            else copies[:, :0],
             slot_pairs=np.bincount(slot[keep], minlength=self.placement.num_slots),
+            target=target,
             dropped=dropped,
         )
 
@@ -162,14 +168,15 @@ def _rank_in_group(code: Ints) -> Ints:
     return rank
 
 
-def _distinct(home: Ints, target: Ints, rows: int, columns: int) -> Ints:
+def _distinct(home: Ints, target: Ints, rows: int, columns: int, even: bool) -> Ints:
     """Tokens of each home that go to each target, each once. [rows, columns]
 
     Args:
-        home: of each token, ascending, equally many tokens each. [tokens]
+        home: of each token. [tokens]
         target: -1 where there is none. [tokens, top_k]
+        even: homes ascend, and each has equally many tokens.
     """
-    if len(target) * (columns + 1) <= MOST_MARKS:
+    if even and len(target) * (columns + 1) <= MOST_MARKS:
         marked = np.zeros((len(target), columns + 1), dtype=bool)
         marked[np.arange(len(target))[:, None], target] = True  # -1 marks the last column
         return np.asarray(marked[:, :columns].reshape(rows, -1, columns).sum(axis=1), dtype=np.int64)

@@ -18,11 +18,11 @@ from moesim.results.parallel import (
     PlacementRow,
     ReplicationStudy,
 )
-from moesim.scenario.load import ScenarioFile
 from moesim.scenario.parallel.build import expert_part
 from moesim.scenario.parallel.prices import Prices
 from moesim.scenario.parallel.run import ParallelRun, ran, run_parallel
 from moesim.scenario.parallel.summary import load_of, step_imbalance, summarise_parallel
+from moesim.scenario.parallel.variants import changed
 from moesim.scenario.schema import PolicyChoice
 from moesim.setup.parallel import Moved, ParallelSetup
 from moesim.units import format_bytes, format_seconds
@@ -124,20 +124,6 @@ def _again(run: ParallelRun, parallel: dict[str, Any], placement: PolicyChoice |
         return run_parallel(changed(run.built.file, parallel, placement), run.built.parts)
     except MoesimError:
         return None
-
-
-def changed(file: ScenarioFile, parallel: dict[str, Any], placement: PolicyChoice | None = None) -> ScenarioFile:
-    """A scenario with some settings of ``parallel``, or its placement, replaced."""
-    scenario = file.scenario
-    assert scenario.parallel is not None
-    old = scenario.parallel.model_dump()
-    merged = {
-        key: {**old[key], **value} if isinstance(value, dict) and value and isinstance(old[key], dict) else value
-        for key, value in parallel.items()
-    }
-    spec = type(scenario.parallel).model_validate({**old, **merged})
-    policies = scenario.policies.model_copy(update={"placement": placement or scenario.policies.placement})
-    return replace(file, scenario=scenario.model_copy(update={"parallel": spec, "policies": policies}))
 
 
 def replication(run: ParallelRun) -> ReplicationStudy | None:

@@ -30,6 +30,9 @@ WAITS = {
     "waiting: slower GPUs": "#b0568e",
     "waiting: pipeline bubble": "#6a3d7c",
     "waiting: moving weights": "#882255",
+    "waiting: expert shards": "#f0b93a",
+    "waiting: experts from host memory": "#7a4a1e",
+    "waiting: gathering new context": "#d98c5f",
 }
 
 

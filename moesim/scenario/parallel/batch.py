@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,11 +25,28 @@ class Batch:
         row: of the trace. [steps, gpus, tokens]
         learned: rows that placement may see before the run. [rows]
         reuse: how often a row of the scored part is used, in the mean; above 1 it is said.
+        label: what the trace's experts are called in each step, where the load drifts. [steps, layers, experts]
     """
 
     row: Ints
     learned: Ints
     reuse: float
+    label: Ints | None = None
+
+    def routed(self, trace: RoutingTrace, row: Ints, step: Ints | int) -> Ints:
+        """The experts that rows choose in a step, -1 where there is none. [..., layers, top_k]
+
+        Args:
+            row: [...]
+            step: of all rows, or of each. [...]
+        """
+        experts = np.asarray(trace.experts)[row].astype(np.int64)
+        none = experts == trace.sentinel
+        if self.label is not None:
+            layer = np.arange(experts.shape[-2])[:, None]
+            at = np.asarray(step)[..., None, None]
+            experts = self.label[at, layer, np.where(none, 0, experts)]
+        return np.where(none, -1, experts)
 
 
 def batch_of(trace: RoutingTrace, scenario: Scenario, gpus: int) -> Batch:
@@ -54,7 +72,22 @@ def batch_of(trace: RoutingTrace, scenario: Scenario, gpus: int) -> Batch:
     learned = np.flatnonzero(is_learned & in_phase)
     if parallel.profile == "oracle":
         learned = rows
-    return Batch(rows[_places(wanted, gpus, len(rows))], learned, _used(wanted, gpus) / len(rows))
+    label = _drifting(trace, wanted, scenario.seed) if wanted.drift else None
+    return Batch(rows[_places(wanted, gpus, len(rows))], learned, _used(wanted, gpus) / len(rows), label)
+
+
+def _drifting(trace: RoutingTrace, wanted: BatchSpec, seed: int) -> Ints:
+    """Labels of experts: after each step a share of every layer's, chosen by chance, trade places in a cycle."""
+    rng = np.random.default_rng(np.random.SeedSequence([seed, zlib.crc32(b"drift")]))
+    layers, experts = trace.num_layers, trace.card.num_experts
+    changing = max(round(wanted.drift * experts), 2)
+    label = np.tile(np.arange(experts), (wanted.steps, layers, 1))
+    for step in range(1, wanted.steps):
+        label[step] = label[step - 1]
+        for layer in range(layers):
+            chosen = rng.choice(experts, changing, replace=False)
+            label[step, layer, chosen] = np.roll(label[step, layer, chosen], 1)
+    return label
 
 
 def _used(wanted: BatchSpec, gpus: int) -> int:

@@ -16,11 +16,12 @@ from moesim.scenario.load import ScenarioFile
 from moesim.scenario.parallel.batch import Batch, batch_of
 from moesim.scenario.parallel.counts import Counts, Flows, StageCounter
 from moesim.scenario.parallel.memory import ParallelMemory, memory_of
+from moesim.scenario.parallel.offload import Cached, Fetched, cached_of, fetched
 from moesim.scenario.parallel.parts import ParallelParts, layers_of_stage, load_parallel_parts
 from moesim.scenario.parallel.placing import Plan, plan_of
 from moesim.scenario.parallel.prices import Priced, Prices
 from moesim.scenario.parallel.schema import ParallelSpec
-from moesim.scenario.parts import Gathering
+from moesim.scenario.parts import Gathering, load_policy
 from moesim.setup.parallel import Overlap, ParallelSetup
 
 Floats = NDArray[np.float64]
@@ -35,6 +36,7 @@ class Stage:
     Attributes:
         speed: how many times as long each GPU's computations take. [passes, gpus]
         experts: the routed experts as priced. [passes, parts, layers, ranks]
+        fetched: experts that GPUs brought from host memory; None where all are there.
     """
 
     setup: ParallelSetup
@@ -42,11 +44,15 @@ class Stage:
     priced: Priced
     experts: Part
     speed: Floats
+    fetched: Fetched | None = None
 
 
 @dataclass(frozen=True)
 class BuiltParallel:
-    """A parallel scenario ready to run. ``send_s``: hidden states from stage to stage, for each pass."""
+    """A parallel scenario ready to run. ``send_s``: hidden states from stage to stage, for each pass.
+
+    ``cached``: how GPUs hold their experts where they don't hold all.
+    """
 
     file: ScenarioFile
     parts: ParallelParts
@@ -55,6 +61,7 @@ class BuiltParallel:
     memory: ParallelMemory
     stages: tuple[Stage, ...]
     send_s: float
+    cached: Cached | None = None
 
     @property
     def parallel(self) -> ParallelSpec:
@@ -81,51 +88,89 @@ def build_parallel(file: ScenarioFile, known: ParallelParts | None = None) -> Bu
     expert_bytes = parameters.expert_bytes(parts.model, parts.precisions.experts)
     plan = gathering.load(("policies", "placement"), lambda: plan_of(file, parts, batch, expert_bytes))
     gathering.stop()
-    prices = Prices(parts, parallel, batch)
-    stages = tuple(_stage(parts, parallel, batch, plan, prices, number, scenario.seed) for number in range(degrees.pp))
+    cached = gathering.load((), lambda: _cached(file, parts))
+    gathering.stop()
+    work = _Work(parts, parallel, batch, plan, Prices(parts, parallel, batch), cached)
+    stages = tuple(_stage(work, number, scenario.seed) for number in range(degrees.pp))
     longest = parallel.batch.context or int(np.asarray(parts.trace.position)[batch.row].max()) + 1
-    memory = memory_of(parts, parallel, plan.placements[0], longest)
-    return BuiltParallel(file, parts, batch, plan, memory, stages, _send_s(parts, parallel))
+    memory = memory_of(parts, parallel, plan.placements[0], longest, cached)
+    return BuiltParallel(file, parts, batch, plan, memory, stages, _send_s(parts, parallel), cached)
 
 
-def _stage(
-    parts: ParallelParts,
-    parallel: ParallelSpec,
-    batch: Batch,
-    plan: Plan,
-    prices: Prices,
-    number: int,
-    seed: int,
-) -> Stage:
-    degrees = parts.degrees
+@dataclass(frozen=True)
+class _Work:
+    """What every stage is built from."""
+
+    parts: ParallelParts
+    parallel: ParallelSpec
+    batch: Batch
+    plan: Plan
+    prices: Prices
+    cached: Cached | None
+
+
+def _cached(file: ScenarioFile, parts: ParallelParts) -> Cached | None:
+    wanted = file.scenario.memory.gpu_experts
+    if wanted == "auto":
+        return None
+    return cached_of(parts, wanted, load_policy(file, "caching", file.scenario.policies.caching))
+
+
+def _stage(work: _Work, number: int, seed: int) -> Stage:
+    parts, parallel, batch, degrees = work.parts, work.parallel, work.batch, work.parts.degrees
     _, moe = layers_of_stage(parts.model, number, degrees.pp)
     first = number * degrees.stage
     flows = _simulated(parts, first) if parallel.exchange.flows == "simulated" else None
-    counter = StageCounter(parts, parallel, plan.placements, moe, first, flows)
-    counts, priced = counter.count(batch.row), prices.stage(number)
-    experts = expert_part(parts, parallel, prices, counts.pairs, counts.distinct, plan)
+    placements = work.plan.placements
+    counts = StageCounter(parts, parallel, batch, placements, moe, first, flows, work.cached is not None).count()
+    priced = work.prices.stage(number, _held(counts, parallel))
+    experts = expert_part(parts, parallel, work.prices, counts.pairs, counts.distinct, work.plan)
     speed = _speed(parallel, degrees.stage, first, len(counts.pairs), seed + number)
-    setup = _setup(parts, parallel, counts, priced, experts, speed, prices)
-    return Stage(setup, counts, priced, experts, speed)
+    setup = _setup(parts, parallel, counts, priced, experts, speed, work.prices)
+    if work.cached is None or counts.used is None:
+        return Stage(setup, counts, priced, experts, speed)
+    of_pass = [placement for placement in placements for _ in range(parallel.batch.microbatches)]
+    found = fetched(parts, work.cached, of_pass, moe, counts.used, work.plan.profile.load)
+    setup = replace(setup, fetch_s=_on_gpus(parts, found.seconds), last_s=_last(setup, parts, counts))
+    return Stage(setup, counts, priced, experts, speed, found)
+
+
+def _held(counts: Counts, parallel: ParallelSpec) -> Floats | None:
+    """Tokens of each GPU before each layer, over all chunks of a pipeline: attention has them together."""
+    if counts.held is None or parallel.overlap.two_batches:
+        return counts.held
+    return np.asarray(counts.held.sum(axis=1, keepdims=True))
+
+
+def _on_gpus(parts: ParallelParts, of_ranks: Floats) -> Floats:
+    """[..., ranks] as [..., gpus]"""
+    return np.repeat(of_ranks, parts.degrees.expert_tp, axis=-1)
+
+
+def _last(setup: ParallelSetup, parts: ParallelParts, counts: Counts) -> Floats:
+    """What one of a GPU's experts takes. [passes, parts, layers, gpus]"""
+    return np.asarray(setup.experts_s / np.maximum(_on_gpus(parts, counts.distinct), 1.0))
 
 
 def expert_part(
     parts: ParallelParts, parallel: ParallelSpec, prices: Prices, pairs: Floats, distinct: Floats, plan: Plan
 ) -> Part:
-    """Routed experts on each rank. [passes, parts, layers, ranks]"""
+    """Routed experts on each rank. [passes, parts, layers, ranks]
+
+    Behind a dispatch, a rank's kernels see its own pairs and nobody else's: as on a single GPU with so few experts.
+    """
     model, degrees = parts.model, parts.degrees
-    tokens = pairs.sum(axis=-1, keepdims=True) / model.top_k
     numbers = {
         "topk": model.top_k,
         "hidden": model.hidden_size,
         "width": model.moe_intermediate_size / degrees.expert_tp,
         "matrices": model.ffn_matrices,
         "local_experts": plan.placements[0].num_slots / degrees.ep,
-        "ranks": degrees.ep,
-        "gpus": degrees.stage,
+        "ranks": 1,
+        "gpus": 1,
     }
     work = {name: np.asarray(float(value)) for name, value in numbers.items()}
-    work |= {"tokens": np.broadcast_to(tokens, pairs.shape), "pairs": pairs, "distinct": distinct}
+    work |= {"tokens": np.maximum(pairs / model.top_k, 1.0), "pairs": pairs, "distinct": distinct}
     part = prices.resident.kernels.moe_layer(work, parts.precisions.experts)
     if parallel.exchange.kind != "fused":
         return part
@@ -147,7 +192,7 @@ def _setup(
     one_sided = kind not in ("nccl", "hierarchical")
     slow = speed[:, None, None, :]
     before = np.repeat(priced.before_s, degrees.tp, axis=-1) * slow
-    shared = np.repeat(priced.shared_s[:, :, None, :], degrees.tp, axis=-1) * slow
+    shared = np.repeat(priced.shared_s, degrees.tp, axis=-1) * slow
     return ParallelSetup(
         before_s=before,
         after_s=np.repeat(priced.after_s, degrees.tp, axis=-1) * speed[:, None],
@@ -160,10 +205,33 @@ def _setup(
         tiles=np.maximum(np.repeat(np.ceil(counts.pairs / TILE_ROWS), degrees.expert_tp, axis=-1), 1.0),
         sync=parallel.exchange.sync or ("one-sided" if one_sided else "barrier"),
         overlap=Overlap(
-            wanted.two_batches, wanted.pipeline, wanted.shared_experts, wanted.separate_links, kind == "fused"
+            wanted.two_batches,
+            1 if wanted.two_batches else wanted.parts,
+            wanted.shared_experts,
+            wanted.separate_links,
+            kind == "fused",
         ),
         tensor_group=max(degrees.tp, degrees.expert_tp),
+        gather_s=_gather(parts, parallel, prices, len(before)) if parallel.exchange.coherent else None,
     )
+
+
+def _gather(parts: ParallelParts, parallel: ParallelSpec, prices: Prices, passes: int) -> Floats:
+    """Every GPU gets every new token: within nodes as NCCL does it, between them over all NICs. [passes]
+
+    ``max(all_gather form, latency + bytes of other nodes / NICs of a node)``
+    """
+    model, topology, gpus = parts.model, parts.topology, parts.degrees.stage
+    kv = sum(parameters.kv_elements_per_token(model, layer) for layer in range(model.num_layers))
+    each = kv * parts.precisions.kv_bytes_per_element if parallel.exchange.coherent == "kv" else 2 * model.hidden_size
+    num_bytes = float(each * parallel.batch.tokens_per_gpu // parallel.batch.microbatches * gpus)
+    local = min(topology.gpus_per_node, gpus)
+    seconds = float(prices.resident.kernels.collective("all_gather", num_bytes, local).seconds)
+    nics = [link for link in topology.links if link.level == "network" and link.source.startswith("n0.")]
+    if gpus > local and nics:
+        arriving = num_bytes * (1 - local / gpus)
+        seconds = max(seconds, nics[0].latency_s + arriving / sum(link.bytes_per_s for link in nics))
+    return np.full(passes, seconds)
 
 
 def _shards(parts: ParallelParts, counts: Counts, prices: Prices) -> Floats:

@@ -9,7 +9,7 @@ import numpy as np
 
 from moesim.costs.all_to_all import Exchange
 from moesim.costs.part import Basis, Constant, Part, card_constant
-from moesim.engine.expert_parallel import SLOWER
+from moesim.engine.expert_parallel import FETCHED, SLOWER
 from moesim.hardware import Kind
 from moesim.hardware.topology import sourced_numbers
 from moesim.results.result import ConstantRow, EvidenceRow
@@ -74,6 +74,8 @@ def shares_of(run: ParallelRun) -> list[Share]:
             basis = experts
         elif cause == MOVES:
             basis = Basis("move", "", "card", tuple(_links(run)))
+        elif cause == FETCHED and (found_first := built.stages[0].fetched) is not None:
+            basis = found_first.basis
         else:
             basis = exchange.basis("dispatch")
         found.append(Share(f"waiting: {cause}", {basis.kind: seconds}, basis))

@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.models import parameters
+from moesim.scenario.parallel.offload import Cached
 from moesim.scenario.parallel.parts import ParallelParts, layers_of_stage
 from moesim.scenario.parallel.schema import ParallelSpec
 from moesim.setup.placement import Placement
-from moesim.units import parse
+from moesim.units import format_bytes, parse
 
 Floats = NDArray[np.float64]
 #: Hidden states that live at once between kernels of a layer, in widths of the hidden size (assumed).
@@ -31,10 +32,14 @@ CATEGORIES = (
 
 @dataclass(frozen=True)
 class ParallelMemory:
-    """Bytes of each GPU by category. [gpus] each; ``total`` is what a GPU has."""
+    """Bytes of each GPU by category. [gpus] each; ``total`` is what a GPU has.
+
+    ``host``: what each node's memory must hold of experts that GPUs only cache, beside what it has.
+    """
 
     uses: dict[str, Floats]
     total: int
+    host: tuple[float, int] | None = None
 
     @property
     def needed(self) -> Floats:
@@ -44,18 +49,39 @@ class ParallelMemory:
     @property
     def fits(self) -> bool:
         """Whether every GPU holds what it must."""
-        return bool((self.needed <= self.total).all())
+        host_fits = self.host is None or self.host[0] <= self.host[1]
+        return bool((self.needed <= self.total).all()) and host_fits
 
 
-def memory_of(parts: ParallelParts, parallel: ParallelSpec, placement: Placement, longest: int) -> ParallelMemory:
+def memory_of(
+    parts: ParallelParts, parallel: ParallelSpec, placement: Placement, longest: int, cached: Cached | None = None
+) -> ParallelMemory:
     """The memory of every GPU.
 
     Args:
         longest: positions that each request's KV cache holds.
+        cached: how GPUs hold their experts where they don't hold all.
     """
     stages = [_stage(parts, parallel, placement, longest, number) for number in range(parts.degrees.pp)]
     uses = {name: np.concatenate([stage[name] for stage in stages]) for name in CATEGORIES}
-    return ParallelMemory(uses, parts.gpu.memory.value)
+    total, host = parts.gpu.memory.value, None
+    if cached is not None:
+        owned = uses["routed experts"] + uses["replicas"]
+        node = parts.topology.node_of[: len(owned)]
+        host = float(np.bincount(node, weights=owned).max()), parts.topology.node_card.host_memory.value
+        share = np.minimum(cached.capacity_bytes / np.maximum(owned, 1.0), 1.0)
+        uses |= {name: uses[name] * share for name in ("routed experts", "replicas")}
+    return ParallelMemory(uses, total, host)
+
+
+def verdict_of(memory: ParallelMemory) -> str:
+    """Whether GPUs (and hosts) hold what they must, in words."""
+    needed = memory.needed
+    fullest = int(np.argmax(needed))
+    told = f"GPU {fullest} needs {format_bytes(float(needed[fullest]))} of {format_bytes(memory.total)}"
+    if memory.host is not None:
+        told += f"; its node's host {format_bytes(memory.host[0])} of {format_bytes(memory.host[1])}"
+    return f"fits: {told}" if memory.fits else f"out of memory: {told}"
 
 
 def _stage(
@@ -76,14 +102,16 @@ def _stage(
     buffers, batch = _buffers(parts, parallel), parallel.batch
     kv = sum(parameters.kv_elements_per_token(model, layer) for layer in layers) * precisions.kv_bytes_per_element
     requests = batch.tokens_per_gpu if batch.phase == "decode" else 1
+    requests *= degrees.stage if parallel.exchange.coherent else 1  # every GPU has every request's context
     live = LIVE_STATES + model.top_k
+    whole = float(batch.scope == "model")
     return {
         "routed experts": slots * expert * share,
         "replicas": slots * expert * (1 - share),
         "shared experts": one * stored(len(moe) * parameters.shared_params(model)) / degrees.tp,
-        "attention and dense": one * (stored(dense) / degrees.tp + stored(routers)),
-        "embedding and head": one * stored(ends + head) / degrees.tp,
-        "KV cache": one * kv * longest * requests,
+        "attention and dense": one * (whole * stored(dense) / degrees.tp + stored(routers)),
+        "embedding and head": one * whole * stored(ends + head) / degrees.tp,
+        "KV cache": one * whole * kv * longest * requests,
         "activations": one * 2 * live * model.hidden_size * batch.tokens_per_gpu,
         "communication buffers": one * buffers,
         "reserve": one * parse(parallel.reserve, "bytes"),

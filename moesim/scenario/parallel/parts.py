@@ -174,18 +174,34 @@ def _of_model(parallel: ParallelSpec, model: ModelSpec, ep: int) -> list[Fault]:
         faults.append(Fault("expert_tp", f"{model.moe_intermediate_size} columns don't divide by {parallel.expert_tp}"))
     if parallel.pp > model.num_moe_layers:
         faults.append(Fault("pp", f"{model.name} has {model.num_moe_layers} MoE layers (got {parallel.pp} stages)"))
-    batch, parts = parallel.batch, 2 if parallel.overlap.two_batches else parallel.overlap.pipeline
+    batch, overlap, parts = parallel.batch, parallel.overlap, parallel.overlap.parts
     if batch.tokens_per_gpu % (batch.microbatches * parts):
         told = f"{batch.tokens_per_gpu} tokens don't divide into {batch.microbatches} microbatches of {parts} parts"
         faults.append(Fault("batch.tokens_per_gpu", told))
-    if parallel.overlap.two_batches and parallel.overlap.pipeline > 1:
+    if overlap.two_batches and overlap.pipeline != 1:
         faults.append(
             Fault("overlap.pipeline", "two batches and a pipeline of chunks exclude each other", "pipeline: 1")
         )
+    faults += _of_coherent(parallel)
     slow = [gpu for gpu in parallel.stragglers.gpus if gpu >= (parallel.gpus or 10**9)]
     if slow:
         faults.append(Fault("stragglers.gpus", f"there is no GPU {slow[0]}"))
     return faults
+
+
+def _of_coherent(parallel: ParallelSpec) -> list[Fault]:
+    """What tokens that don't return exclude."""
+    if not parallel.exchange.coherent:
+        return []
+    told = {
+        "tp": (parallel.tp > 1, "each token has one home at a time", "tp: 1"),
+        "expert_tp": (parallel.expert_tp > 1, "each token has one home at a time", "expert_tp: 1"),
+        "pp": (parallel.pp > 1, "tokens don't return at a stage's end", "pp: 1"),
+        "exchange.kind": (parallel.exchange.kind == "deepep-normal", "its form needs tokens at home", "kind: nccl"),
+        "capacity.padded": (parallel.capacity.padded, "padding is counted with tokens at home", "padded: false"),
+        "batch.phase": (parallel.batch.phase == "prefill", "prompts are not followed from GPU to GPU", "phase: decode"),
+    }
+    return [Fault(name, f"with exchange.coherent: {why}", hint) for name, (wrong, why, hint) in told.items() if wrong]
 
 
 def layers_of_stage(

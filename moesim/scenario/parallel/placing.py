@@ -52,29 +52,43 @@ def plan_of(file: ScenarioFile, parts: ParallelParts, batch: Batch, expert_bytes
         told = f"{parts.placement.name!r} learns from a training split, and it holds no token of this phase"
         raise PolicyError.of("", told, "workload: {train_fraction: 0.25}, or parallel: {profile: oracle}")
     rng = np.random.default_rng(np.random.SeedSequence([file.scenario.seed, zlib.crc32(b"placement")]))
-    profile = profile_of(file, parts, parallel, batch.learned)
-    steps = parallel.batch.steps
+    profile = profile_of(file, parts, parallel, sample_of(parts, batch, batch.learned))
     first = placement_by(parts.placement, profile, rng)
-    placements, seconds, moved = [first], np.zeros(steps), np.zeros(steps)
-    for step in range(1, steps):
-        placement = placements[-1]
-        if parallel.rebalance is not None and step % parallel.rebalance.every == 0:
-            window = parallel.rebalance.window or parallel.rebalance.every
-            seen = batch.row[max(step - window, 0) : step].ravel()
-            placement = placement_by(parts.placement, profile_of(file, parts, parallel, seen), rng)
-            seconds[step], moved[step] = _move(parts, placements[-1], placement, expert_bytes)
-            seconds[step] *= 1 - parallel.rebalance.hidden
-        placements.append(placement)
-    return Plan(placements, seconds, moved, profile)
+    plan = Plan([first], np.zeros(parallel.batch.steps), np.zeros(parallel.batch.steps), profile)
+    for step in range(1, parallel.batch.steps):
+        placement, again = plan.placements[-1], parallel.rebalance
+        if again is not None and step % again.every == 0:
+            seen = np.arange(max(step - (again.window or again.every), 0), step)
+            sample = sample_of(parts, batch, batch.row[seen], seen[:, None, None])
+            placement = placement_by(parts.placement, profile_of(file, parts, parallel, sample), rng)
+            seconds, plan.moved_bytes[step] = _move(parts, plan.placements[-1], placement, expert_bytes)
+            plan.moves_s[step] = seconds * (1 - again.hidden) / again.spread
+        plan.placements.append(placement)
+    return plan
 
 
-def profile_of(file: ScenarioFile, parts: ParallelParts, parallel: ParallelSpec, rows: Ints) -> PlacementProfile:
-    """What a placement policy sees, from rows of the trace."""
-    degrees, homes = parts.degrees, parts.homes()
-    shown = np.unique(rows)
+def sample_of(parts: ParallelParts, batch: Batch, rows: Ints, step: Ints | int = 0) -> Ints:
+    """Experts of the tokens that a placement learns from, each once. [tokens, layers, top_k]
+
+    Args:
+        rows: of the trace. [...]
+        step: in which they ran, which tells how experts are called where the load drifts; broadcasts to ``rows``.
+    """
+    which = np.broadcast_to(step, rows.shape) if batch.label is not None else np.zeros(rows.shape, dtype=np.int64)
+    shown = np.unique(which.astype(np.int64) * parts.trace.num_tokens + rows)
     if len(shown) > MAX_SAMPLE:
         shown = shown[np.linspace(0, len(shown) - 1, MAX_SAMPLE).astype(np.int64)]
-    routed = np.asarray(parts.trace.experts)[shown].astype(np.int64)
+    when, row = np.divmod(shown, parts.trace.num_tokens)
+    return batch.routed(parts.trace, row, when)
+
+
+def profile_of(file: ScenarioFile, parts: ParallelParts, parallel: ParallelSpec, sample: Ints) -> PlacementProfile:
+    """What a placement policy sees.
+
+    Args:
+        sample: experts of tokens, as of :func:`sample_of`. [tokens, layers, top_k]
+    """
+    degrees, homes = parts.degrees, parts.homes()
     first = np.arange(0, degrees.stage, degrees.expert_tp)
     return PlacementProfile(
         num_layers=parts.model.num_moe_layers,
@@ -82,7 +96,7 @@ def profile_of(file: ScenarioFile, parts: ParallelParts, parallel: ParallelSpec,
         node_of_rank=homes.node_of_rank,
         slots_per_rank=(parts.model.num_experts + parallel.redundant_experts) // degrees.ep,
         groups=parallel.expert_groups,
-        sample=np.where(routed == parts.trace.sentinel, -1, routed),
+        sample=sample,
         bandwidth=parts.topology.path_bytes_per_s[np.ix_(first, first)],
         folder=file.folder,
     )

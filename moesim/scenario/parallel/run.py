@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +11,13 @@ from moesim.engine.expert_parallel import SLOWER, ParallelOutcome, simulate_para
 from moesim.scenario.load import ScenarioFile
 from moesim.scenario.parallel.build import BuiltParallel, build_parallel
 from moesim.scenario.parallel.parts import ParallelParts
+from moesim.scenario.parallel.variants import changed
 from moesim.setup.parallel import ParallelSetup
 
 Floats = NDArray[np.float64]
 BUBBLE = "pipeline bubble"
+#: Chunks that are tried for the best pipelining degree.
+DEGREES = (1, 2, 4, 8, 16)
 MOVES = "moving weights"
 
 
@@ -26,6 +29,7 @@ class ParallelRun:
         step_s: [steps]
         busy_s: computing, mean over GPUs, all steps; with ``waits_s`` it adds up to the sum of ``step_s``.
         waits_s: waiting, by cause, mean over GPUs.
+        tried: chunks -> mean step, where the best pipelining degree was asked for.
     """
 
     built: BuiltParallel
@@ -33,6 +37,7 @@ class ParallelRun:
     step_s: Floats
     busy_s: float
     waits_s: dict[str, float]
+    tried: dict[int, float] = field(default_factory=dict)
 
 
 def run_parallel(file: ScenarioFile, known: ParallelParts | None = None) -> ParallelRun:
@@ -44,8 +49,25 @@ def run_parallel(file: ScenarioFile, known: ParallelParts | None = None) -> Para
     Raises:
         ScenarioError: with every fault at once.
     """
+    assert file.scenario.parallel is not None
+    if file.scenario.parallel.overlap.pipeline == "best":
+        return _fastest(file, known)
     built = build_parallel(file, known)
     return ran(built, tuple(stage.setup for stage in built.stages))
+
+
+def _fastest(file: ScenarioFile, known: ParallelParts | None) -> ParallelRun:
+    """The run with the pipelining degree that makes the shortest steps."""
+    parallel = file.scenario.parallel
+    assert parallel is not None
+    tokens = parallel.batch.tokens_per_gpu // parallel.batch.microbatches
+    runs: dict[int, ParallelRun] = {}
+    for chunks in DEGREES:
+        if tokens % chunks == 0:
+            parts = known or next((run.built.parts for run in runs.values()), None)
+            runs[chunks] = run_parallel(changed(file, {"overlap": {"pipeline": chunks}}), parts)
+    tried = {chunks: float(run.step_s.mean()) for chunks, run in runs.items()}
+    return replace(runs[min(tried, key=lambda chunks: tried[chunks])], tried=tried)
 
 
 def ran(built: BuiltParallel, setups: tuple[ParallelSetup, ...]) -> ParallelRun:

@@ -29,6 +29,12 @@ class BatchSpec(Spec):
     )
     microbatches: Count = Field(1, description="parts of a step that follow each other through a pipeline's stages")
     routing: Literal["trace", "balanced"] = Field("trace", description="balanced: experts in turn, as benchmarks do")
+    drift: Share = Field(
+        0.0, description="share of each layer's experts that trade places after every step: the load drifts (assumed)"
+    )
+    scope: Literal["model", "moe"] = Field(
+        "model", description="moe: routers, experts, dispatch and combine alone, as benchmarks of an MoE layer do"
+    )
 
 
 class ExchangeSpec(Spec):
@@ -45,6 +51,11 @@ class ExchangeSpec(Spec):
     flows: Literal["ports", "simulated"] = Field(
         "ports", description="ports: the fullest link decides; simulated: max-min fair shares, flow by flow (slow)"
     )
+    coherent: Literal["tokens", "kv"] | None = Field(
+        None,
+        description="ExFlow: every GPU has every request's context, so tokens go on from their first expert's GPU "
+        "instead of returning; at each step's end the new tokens' hidden states are gathered, or their keys and values",
+    )
 
 
 class OverlapSpec(Spec):
@@ -53,15 +64,30 @@ class OverlapSpec(Spec):
     two_batches: bool = Field(
         False, description="the step's tokens as two batches that compute and communicate in turn"
     )
-    pipeline: Annotated[int, Field(ge=1, le=16)] = Field(1, description="chunks through dispatch, experts and combine")
+    pipeline: Annotated[int, Field(ge=1, le=16)] | Literal["best"] = Field(
+        1, description="chunks through dispatch, experts and combine; best: the fastest of 1, 2, 4, 8 and 16"
+    )
     shared_experts: bool = Field(False, description="shared experts beside dispatch")
-    separate_links: bool = Field(False, description="hierarchical exchange: NVLink and network at the same time")
+    separate_links: bool = Field(
+        False,
+        description="NVLink and network at the same time (FSMoE): phases of a hierarchical exchange, or dispatch "
+        "between ranks and the all-gather of expert_tp within them",
+    )
+
+    @property
+    def parts(self) -> int:
+        """Parts of a GPU's tokens that are counted and priced on their own."""
+        if self.two_batches:
+            return 2
+        return 1 if self.pipeline == "best" else self.pipeline
 
 
 class CapacitySpec(Spec):
     """A limit on what one GPU sends to one expert; tokens beyond are dropped, and counted."""
 
-    factor: Annotated[float, Field(gt=0, le=1000)] | None = Field(None, description="times the mean; null: dropless")
+    factor: Annotated[float, Field(gt=0, le=1000)] | Literal["dynamic"] | None = Field(
+        None, description="times the mean; null: dropless; dynamic: in each layer the least that drops nothing (Tutel)"
+    )
     padded: bool = Field(False, description="every expert gets its full capacity, on the wire and in its products")
 
     @model_validator(mode="after")
@@ -87,6 +113,9 @@ class RebalanceSpec(Spec):
     every: Count = Field(description="steps between placements; the policy sees the steps before, never later ones")
     window: Count | None = Field(None, description="steps that it looks back; default: all since the last placement")
     hidden: Share = Field(0.0, description="share of the weights' move that runs beside the steps")
+    spread: Count = Field(
+        1, description="a move's cost is divided by this: how many steps a real system makes for each simulated one"
+    )
 
 
 class ParallelSpec(Spec):
@@ -111,5 +140,8 @@ class ParallelSpec(Spec):
     stragglers: StragglerSpec = StragglerSpec()
     rebalance: RebalanceSpec | None = None
     engine: Literal["vllm", "sglang", "trtllm"] = Field("vllm", description="whose kernels are priced")
+    launches: Annotated[int, Field(ge=0, le=10_000)] = Field(
+        0, description="kernels that an MoE layer launches beyond those that are priced, one after the other"
+    )
     reserve: str = Field("2 GiB", description="GPU memory for contexts, workspace and fragments (assumed)")
     study: bool = Field(True, description="whether `moesim run` also asks what would help, and if replicas pay")

@@ -17,6 +17,7 @@ from moesim.results.parallel import (
     ExchangeRow,
     LinkRow,
     Load,
+    OffloadFigures,
     ParallelBottleneck,
     ParallelCounters,
     ParallelHeadline,
@@ -27,10 +28,10 @@ from moesim.results.parallel import (
 from moesim.results.result import Bound, Kind, TimeShare
 from moesim.scenario.inputs import model_facts_of, trace_facts_of
 from moesim.scenario.parallel.evidence import computed, evidence_rows
-from moesim.scenario.parallel.memory import CATEGORIES, ParallelMemory
+from moesim.scenario.parallel.memory import CATEGORIES, ParallelMemory, verdict_of
 from moesim.scenario.parallel.run import ParallelRun
+from moesim.scenario.parallel.warnings import warnings_of
 from moesim.setup.placement import imbalance
-from moesim.units import format_bytes
 from moesim.version import __version__
 
 Floats = NDArray[np.float64]
@@ -70,12 +71,13 @@ def summarise_parallel(run: ParallelRun) -> ParallelResult:
         memory=memory_table(built.memory),
         replication=None,
         flow_check=None,
+        offload=_offload(run),
         counters=_counters(run),
         step_s=run.step_s.tolist(),
         step_imbalance=step_imbalance(run).tolist(),
         evidence=evidence,
         evidence_shares=kinds,
-        warnings=_warnings(run),
+        warnings=list(warnings_of(run)),
     )
 
 
@@ -249,10 +251,27 @@ def memory_table(memory: ParallelMemory) -> ParallelMemoryTable:
         for name in CATEGORIES
     ]
     most, has = float(needed[fullest]), memory.total
-    told = f"GPU {fullest} needs {format_bytes(most)} of {format_bytes(has)}"
-    verdict = f"fits: {told}" if memory.fits else f"out of memory: {told}"
     return ParallelMemoryTable(
-        rows=rows, fullest_gpu=fullest, needed_bytes=most, total_bytes=has, fits=memory.fits, verdict=verdict
+        rows=rows, fullest_gpu=fullest, needed_bytes=most, total_bytes=has, fits=memory.fits, verdict=verdict_of(memory)
+    )
+
+
+def _offload(run: ParallelRun) -> OffloadFigures | None:
+    built, cached = run.built, run.built.cached
+    found = [stage.fetched for stage in built.stages if stage.fetched is not None]
+    if cached is None or not found or built.memory.host is None:
+        return None
+    lookups, fetches = sum(each.lookups for each in found), sum(int(each.fetches.sum()) for each in found)
+    needed, has = built.memory.host
+    return OffloadFigures(
+        caching=cached.policy.name,
+        slots_per_gpu=cached.slots,
+        lookups=lookups,
+        fetches=fetches,
+        hit_rate_per_lookup=1 - fetches / lookups if lookups else None,
+        fetched_bytes=fetches * cached.expert_bytes * built.parts.degrees.expert_tp,
+        host_needed_bytes=needed,
+        host_total_bytes=has,
     )
 
 
@@ -270,34 +289,3 @@ def _counters(run: ParallelRun) -> ParallelCounters:
         moved_bytes=int(built.plan.moved_bytes.sum()),
         trace_reuse=built.batch.reuse,
     )
-
-
-def _warnings(run: ParallelRun) -> list[str]:
-    built = run.built
-    trace, parallel, told = built.parts.trace, built.parallel, []
-    if not built.memory.fits:
-        told.append(memory_table(built.memory).verdict)
-    if "stand-in" in trace.card.labels:
-        told.append(
-            f"stand-in: the routing was recorded from {trace.card.model}, not from {built.parts.model.name} "
-            f"({', '.join(trace.card.transforms)}). Rates and seconds are those of a similar workload."
-        )
-    if "synthetic" in trace.card.labels:
-        told.append("synthetic: the routing was generated, not captured.")
-    if parallel.batch.routing == "balanced":
-        told.append("balanced: experts are chosen in turn, as benchmarks do; the trace's routing is not used.")
-    if built.batch.reuse > 1:
-        told.append(f"trace too short: each of its rows is used {built.batch.reuse:.1f} times in the mean.")
-    if parallel.profile == "oracle" and built.parts.placement.needs_training:
-        told.append("oracle: placement learned from the scored tokens themselves; this is a bound, not a system.")
-    reasons: dict[str, dict[str, None]] = {}
-    for stage in built.stages:
-        for part in (*stage.priced.parts, stage.experts):
-            reasons.setdefault(part.name, {}).update(dict.fromkeys(part.reasons))
-    outside = [f"{name} ({', '.join(found)})" for name, found in reasons.items() if found]
-    if outside:
-        told.append(f"extrapolated: {'; '.join(outside)}.")
-    if built.parts.degrees.tp > built.parts.topology.gpus_per_node:
-        told.append("extrapolated: tensor parallelism over several nodes is priced as within one.")
-    told.append("host time: what a serving engine's host adds to a step is not included.")
-    return told

@@ -14,7 +14,7 @@ from moesim.optimal.placement.reach import Reach, least_reach, reached, tokens_o
 from moesim.optimal.placement.replicas import replicated
 from moesim.optimal.placement.split import split_tokens
 from moesim.policies.placement_profile import PlacementProfile
-from moesim.scenario.parallel.placing import profile_of
+from moesim.scenario.parallel.placing import profile_of, sample_of
 from moesim.setup.placement import Placement
 from moesim.studies.optimum.found import Found, Solution, Subject, finding
 
@@ -26,8 +26,8 @@ RULE = "loads of the tokens that the scenario runs, known beforehand; equally ma
 def solve(subject: Subject) -> Iterator[Found]:
     """Each objective on its own; their best placements differ."""
     built = subject.parallel
-    rows = built.batch.row.ravel()
-    profile = profile_of(subject.file, built.parts, built.parallel, rows)
+    row, steps = built.batch.row, np.arange(built.parallel.batch.steps)[:, None, None]
+    profile = profile_of(subject.file, built.parts, built.parallel, sample_of(built.parts, built.batch, row, steps))
     own, name = built.plan.placements[0], built.parts.placement.name
     limit_s = subject.wanted.time_limit_s
     if profile.num_slots > profile.num_experts:
