@@ -32,7 +32,7 @@ def measured(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "_EFFORT", {"quick": (5, 15)})
         patch.setattr(runner, "AGAIN", {"quick": 1})
-        options = runner.Options("quick", BENCHES, folder, 60.0, seed=3, file_bytes=SIZING.file_bytes)
+        options = runner.Options("quick", BENCHES, folder, 300.0, seed=3, file_bytes=SIZING.file_bytes)
         return runner.run(options), folder
 
 
