@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 Ints = list[int]
 
 # ---- A list ordered from newest to oldest over keys 0 .. n-1 -------------------------------------------------------
-# layout: [0] n, [1] newest, [2] oldest, [3 : 3+n] the next newer key, [3+n : 3+2n] the next older key; -1 is none
+# layout: [0] n, then for each key a pair: the next newer key, the next older key. Key -1 closes the ring, and its pair
+# comes first: the oldest key of all, the newest of all. An empty list is that pair, pointing to itself.
 
 
 def empty_list(num_keys: int, more: int = 0) -> NDArray[np.int64]:
@@ -26,52 +27,37 @@ def empty_list(num_keys: int, more: int = 0) -> NDArray[np.int64]:
 
 def push_newest(state: Ints, key: int) -> None:
     """Put a key that is not in the list at its newest end."""
-    newest = state[1]
-    state[3 + key] = -1
-    state[3 + state[0] + key] = newest
-    if newest >= 0:
-        state[3 + newest] = key
-    else:
-        state[2] = key
-    state[1] = key
+    newest = state[2]
+    state[3 + 2 * key] = -1
+    state[4 + 2 * key] = newest
+    state[3 + 2 * newest] = key
+    state[2] = key
 
 
 def unlink(state: Ints, key: int) -> None:
     """Take a key out of the list."""
-    newer, older = state[3 + key], state[3 + state[0] + key]
-    if newer >= 0:
-        state[3 + state[0] + newer] = older
-    else:
-        state[1] = older
-    if older >= 0:
-        state[3 + older] = newer
-    else:
-        state[2] = newer
+    newer, older = state[3 + 2 * key], state[4 + 2 * key]
+    state[4 + 2 * newer] = older
+    state[3 + 2 * older] = newer
 
 
 def renew(state: Ints, key: int) -> None:
-    """Put a key that is in the list at its newest end: ``unlink`` and ``push_newest`` in fewer steps."""
-    newest = state[1]
-    if key == newest:
-        return
-    older_than = 3 + state[0]
-    newer, older = state[3 + key], state[older_than + key]
-    state[older_than + newer] = older
-    if older >= 0:
-        state[3 + older] = newer
-    else:
-        state[2] = newer
-    state[3 + key] = -1
-    state[older_than + key] = newest
-    state[3 + newest] = key
-    state[1] = key
+    """Put a key that is in the list at its newest end: ``unlink`` and ``push_newest``, where it isn't there already."""
+    if key != state[2]:
+        unlink(state, key)
+        push_newest(state, key)
+
+
+def newer_in_list(state: Ints, key: int) -> int:
+    """The key that came next, or -1; of -1 the oldest."""
+    return state[3 + 2 * key]
 
 
 def oldest_unlocked(state: Ints, locked: Ints) -> int:
     """The oldest key that is not locked, or -1."""
-    key = state[2]
+    key = state[1]
     while key >= 0 and locked[key]:
-        key = state[3 + key]
+        key = state[3 + 2 * key]
     return key
 
 

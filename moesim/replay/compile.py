@@ -153,7 +153,8 @@ def _timeline_parts(gpu: ModuleType, host: ModuleType | None, on_miss: ModuleTyp
 
 def _functions(policy: ModuleType) -> dict[str, Any]:
     """A caching policy's functions that kernels call, by name."""
-    return {name: found for name in _CONTRACT if isinstance(found := vars(policy).get(name), FunctionType)}
+    found = {name: found for name in _CONTRACT if isinstance(found := vars(policy).get(name), FunctionType)}
+    return found | ({"hears_visits": stand_ins.granted} if "on_visit" in found else {})
 
 
 def _short(policy: ModuleType) -> str:

@@ -7,7 +7,7 @@ is libCacheSim's too. Locked keys are passed over and keep their mark.
 """
 
 from moesim.policies.api import CacheContext, PolicyParams
-from moesim.policies.structures import empty_list, list_end, push_newest, unlink
+from moesim.policies.structures import empty_list, list_end, newer_in_list, push_newest, unlink
 
 
 class Params(PolicyParams):
@@ -38,7 +38,7 @@ def on_evict(state_i, state_f, key):
     """Leave; a hand that rests here moves on."""
     end = list_end(state_i)
     if state_i[end + 1] == key:
-        state_i[end + 1] = state_i[3 + key]
+        state_i[end + 1] = newer_in_list(state_i, key)
     unlink(state_i, key)
     state_i[end] -= 1
 
@@ -49,11 +49,11 @@ def victim(state_i, state_f, locked):
     key = state_i[end + 1]
     for _ in range(2 * state_i[end]):
         if key < 0:
-            key = state_i[2]
+            key = newer_in_list(state_i, -1)
         if not locked[key]:
             if state_i[end + 2 + key] == 0:
                 state_i[end + 1] = key
                 return key
             state_i[end + 2 + key] = 0
-        key = state_i[3 + key]
+        key = newer_in_list(state_i, key)
     return -1

@@ -37,6 +37,11 @@ def on_visit(state_i: Any, state_f: Any, layer: int, starts_request: bool) -> No
     """Nothing to be told."""
 
 
+def hears_visits() -> bool:
+    """Whether the policy has ``on_visit``."""
+    return False
+
+
 def before_insert(state_i: Any, state_f: Any, key: int) -> None:
     """Nothing to be told."""
 
