@@ -11,7 +11,7 @@ from moesim.costs.flash import FlashReads
 from moesim.costs.node_times import USUAL, Ways
 from moesim.costs.transfer import HostCopies
 from moesim.errors import Fault, MoesimError, PolicyError, ScenarioError
-from moesim.hardware import Node, build_node
+from moesim.hardware import Node, build_node, load_network
 from moesim.hardware.fits import Fit, FitKey, with_own
 from moesim.models import ModelSpec, load_model
 from moesim.models.precision import Precision, Precisions, get_precision
@@ -92,6 +92,27 @@ def fits_of(file: ScenarioFile) -> Mapping[FitKey, Fit] | None:
     """Constants from the user's own tables beside the shipped ones; None: the shipped ones alone."""
     named = file.scenario.hardware.fits
     return with_own(file.folder / name for name in named) if named else None
+
+
+def check_named(file: ScenarioFile) -> None:
+    """Whether there is what a scenario names, but for its trace: quick, and nothing is built.
+
+    Raises:
+        ScenarioError: with every fault.
+    """
+    scenario, gathering = file.scenario, Gathering(file)
+    model = gathering.load(("model",), lambda: load_model(scenario.model))
+    gathering.load(("hardware",), lambda: node_of(scenario))
+    precisions_of(gathering, scenario, model)
+    for key, family, choice in _choices(scenario):
+        gathering.load(("policies", key), partial(load_policy, file, family, choice))
+    serving = scenario.serving
+    if serving is not None and serving.network is not None:
+        gathering.load(("serving", "network"), partial(load_network, serving.network))
+    if serving is not None and serving.disaggregation is not None:
+        network = serving.disaggregation.network
+        gathering.load(("serving", "disaggregation", "network"), partial(load_network, network))
+    gathering.stop()
 
 
 def ways_of(scenario: Scenario) -> Ways:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from moesim.documents import Document, read_yaml, validate
 from moesim.errors import Fault, MoesimError, ScenarioError
-from moesim.scenario.load import ScenarioFile, load_scenario, with_settings
+from moesim.scenario.load import ScenarioFile, load_scenario
 from moesim.scenario.serving.schema import Quantity, SloSpec
-from moesim.studies.points import overrides_of
+from moesim.studies.capacity.faults import faults_of
 from moesim.units import parse
 
+Loaded = TypeVar("Loaded")
 MAX_CONFIGURATIONS = 20_000
 HOURS_PER_YEAR = 8760.0
 Money = Annotated[str, Quantity("money", "1599 USD")]
@@ -62,13 +64,6 @@ class Plan(_Spec):
     )
     most_simulations: Annotated[int, Field(ge=1, le=100_000)] = 400
 
-    @model_validator(mode="after")
-    def _has_limits(self) -> Plan:
-        for name, load in self.loads.items():
-            if not any((load.slo.ttft, load.slo.tpot, load.slo.latency)):
-                raise ValueError(f"loads.{name}.slo limits nothing | hint: give ttft, tpot or latency")
-        return self
-
 
 @dataclass(frozen=True)
 class Configuration:
@@ -104,18 +99,31 @@ def load_plan(path: Path) -> LoadedPlan:
         FileError, ScenarioError: with every fault at once.
     """
     document = read_yaml(path, ScenarioError)
-    plan = validate(document, Plan, ScenarioError)
-    base = load_scenario(path.parent / plan.scenario)
-    faults = list(_faults(plan, document, base))
-    count = 1
-    for options in plan.choices.values():
-        count *= len(options)
-    if count > MAX_CONFIGURATIONS:
+    plan, faults = _gathered(lambda: validate(document, Plan, ScenarioError))
+    named = document.data.get("scenario") if isinstance(document.data, dict) else None
+    base = None
+    if isinstance(named, str) and (path.parent / named).resolve() == path.resolve():
+        faults.append(Fault(document.place(("scenario",)), "names this plan itself", "name the scenario to start from"))
+    elif isinstance(named, str):
+        base, more = _gathered(lambda: load_scenario(path.parent / named))
+        faults += more
+    faults += faults_of(document, base)
+    if plan is not None and (count := math.prod(map(len, plan.choices.values()))) > MAX_CONFIGURATIONS:
         told = f"{count} combinations, and {MAX_CONFIGURATIONS} is the most"
         faults.append(Fault(document.place(("choices",)), told, "fewer options"))
     if faults:
         raise ScenarioError(faults)
+    assert plan is not None
+    assert base is not None
     return LoadedPlan(plan, document, base, path)
+
+
+def _gathered(load: Callable[[], Loaded]) -> tuple[Loaded | None, list[Fault]]:
+    """What is loaded, or its faults."""
+    try:
+        return load(), []
+    except MoesimError as error:
+        return None, list(error.faults)
 
 
 def configurations(plan: Plan) -> Iterator[Configuration]:
@@ -139,36 +147,3 @@ def configurations(plan: Plan) -> Iterator[Configuration]:
 def slo_settings(slo: SloSpec) -> dict[str, Any]:
     """A load's limits as settings of a serving scenario."""
     return {f"serving.slo.{key}": value for key, value in slo.model_dump().items() if value is not None}
-
-
-def _faults(plan: Plan, document: Document, base: ScenarioFile) -> Iterator[Fault]:
-    """Settings that don't fit the base scenario, each option and load by itself; and what contradicts itself."""
-    for choice, options in plan.choices.items():
-        for name, option in options.items():
-            yield from _unfit(document, base, ("choices", choice, name, "settings"), option.settings)
-    serving = base.scenario.serving is not None
-    for name, load in plan.loads.items():
-        settings = load.settings | (slo_settings(load.slo) if serving else {})
-        yield from _unfit(document, base, ("loads", name, "settings"), settings)
-        for chosen in sorted(
-            {key for options in plan.choices.values() for o in options.values() for key in o.settings}
-        ):
-            if chosen in load.settings:
-                told = f"{chosen!r} is chosen by the plan and set by this load"
-                yield Fault(document.place(("loads", name, "settings", chosen)), told, "leave it to one of them")
-    seen: dict[str, str] = {}
-    for choice, options in plan.choices.items():
-        for key in sorted({key for option in options.values() for key in option.settings}):
-            if key in seen:
-                told = f"{key!r} is set by {seen[key]!r} as well"
-                yield Fault(document.place(("choices", choice)), told, "one choice for each key")
-            seen[key] = choice
-
-
-def _unfit(document: Document, base: ScenarioFile, keys: tuple[str, ...], settings: dict[str, Any]) -> Iterator[Fault]:
-    try:
-        with_settings(base, overrides_of(tuple(settings.items())))
-    except MoesimError as error:
-        for fault in error.faults:
-            place = fault.place.rpartition(": ")[2] or fault.place
-            yield Fault(document.place(keys), f"{place}: {fault.message}", fault.hint)

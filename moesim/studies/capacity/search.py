@@ -125,10 +125,12 @@ class Search:
         heap: Heap = []
         for configuration, found in zip(known, surveys, strict=True):
             told = self._priced(configuration, found)
+            first = Candidate(configuration, told, told.replicas if self._prune else 1)
             if told.cut and (self._prune or not told.fits):
-                rows.append(self._row(Candidate(configuration, told, 1), told.cut, None))
-            else:
-                self._push(heap, configuration, told, told.replicas if self._prune else 1)
+                rows.append(self._row(replace(first, replicas=1), told.cut, None))
+            elif not self._push(heap, configuration, told, first.replicas):
+                why = f"needs {first.replicas} replicas at least, of {first.gpus} GPUs, which is more than can be had"
+                rows.append(self._row(first, why, None))
         return rows, heap
 
     def _priced(self, configuration: Configuration, told: Survey) -> Survey:
@@ -145,12 +147,14 @@ class Search:
             wave.append(heapq.heappop(heap)[2])
         return wave
 
-    def _push(self, heap: Heap, configuration: Configuration, told: Survey, replicas: int) -> None:
+    def _push(self, heap: Heap, configuration: Configuration, told: Survey, replicas: int) -> bool:
+        """Whether so many replicas can be had; then they are tried."""
         candidate = Candidate(configuration, told, replicas)
         most = min(self.plan.most_gpus, configuration.most_gpus or self.plan.most_gpus)
         if replicas > (self.plan.most_replicas if self.serving else 1) or candidate.gpus > most:
-            return
+            return False
         heapq.heappush(heap, (self.usd_per_hour(candidate), next(self._order), candidate))
+        return True
 
     def settings(self, configuration: Configuration, replicas: int) -> tuple[tuple[str, Any], ...]:
         """On the base scenario."""

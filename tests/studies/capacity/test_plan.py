@@ -16,8 +16,9 @@ from moesim.scenario import load_scenario
 from moesim.scenario.serving.build import build_serving
 from moesim.studies.capacity.answer import answer
 from moesim.studies.capacity.bounds import least_s, serving_bounds
-from moesim.studies.capacity.plan import load_plan
+from moesim.studies.capacity.plan import configurations, load_plan
 from moesim.studies.capacity.search import Search
+from moesim.studies.capacity.survey import Question, survey
 
 BASE = {
     "model": "qwen3-30b-a3b",
@@ -65,8 +66,29 @@ def best_of(found):
     return min((row.usd_per_hour for row in found.rows if row.figures and row.figures.met), default=None)
 
 
-@pytest.mark.parametrize("slo", [{"ttft": "400 ms", "tpot": "25 ms", "share": 0.9}, {"latency": "700 ms"}])
-def test_bounds_and_order_never_cut_the_cheapest(folder, slo):
+def excluded_by_bounds(loaded, folder):
+    """The fewest replicas that bounds allow each configuration; more than there can be where none will do."""
+    search = Search(loaded, "chat", folder / "runs", Inline())
+    found = {}
+    for configuration in configurations(loaded.plan):
+        told = survey(Question(search.base, search.settings(configuration, 1), None, 0.9))
+        names = tuple(name for _, name in configuration.options)
+        found[names] = told.replicas if not told.cut else loaded.plan.most_replicas + 1
+    return found
+
+
+@pytest.mark.parametrize(
+    ("slo", "rate", "excluded"),
+    [
+        ({"ttft": "400 ms", "tpot": "25 ms", "share": 0.9}, "12 /s", 0),
+        ({"latency": "700 ms"}, "12 /s", 0),
+        ({"ttft": "19 ms", "tpot": "25 ms", "share": 0.3}, "3 /s", 4 * 3),  # no prompt in steps of 64 is as quick
+        ({"latency": "1 s", "share": 0.8}, "100 /s", 4),  # one replica of some can't keep up
+    ],
+)
+def test_bounds_and_order_never_cut_the_cheapest(folder, slo, rate, excluded):
+    base = BASE | {"arrivals": BASE["arrivals"] | {"rate": rate}}
+    (folder / "base.yaml").write_text(yaml.safe_dump(base))
     (folder / "plan.yaml").write_text(yaml.safe_dump(PLAN | {"loads": {"chat": {"slo": slo}}}))
     loaded = load_plan(folder / "plan.yaml")
     quick = Search(loaded, "chat", folder / "runs", Inline()).run()
@@ -75,6 +97,10 @@ def test_bounds_and_order_never_cut_the_cheapest(folder, slo):
     assert best_of(quick) == best_of(brute)
     assert quick.proven
     assert len(quick.simulated) <= len(brute.simulated) == 2 * 4 * 3  # H100 and H200; a T4 holds no replica
+    bounded = excluded_by_bounds(loaded, folder)
+    failed = [row for row in brute.rows if row.figures and row.replicas < bounded[tuple(row.options.values())]]
+    assert len(failed) == excluded
+    assert not any(row.figures.met for row in failed)
     cut = {tuple(row.options.values()) for row in quick.rows if row.cut}
     met = {tuple(row.options.values()) for row in brute.rows if row.figures and row.figures.met}
     assert not cut & met
@@ -162,12 +188,50 @@ def test_every_fault_of_a_plan_is_told_at_once(folder):
     assert text.count("plan.yaml:") >= 4
 
 
+def test_faults_of_keys_settings_and_the_base_scenario_are_told_together(folder):
+    (folder / "base.yaml").write_text(yaml.safe_dump(BASE | {"seed": -1}))
+    wrong = PLAN | {"years": 0, "budget": 3, "loads": {"chat": {"slo": {}}, "day": {"slo": {"ttft": 1, "share": 2}}}}
+    (folder / "plan.yaml").write_text(yaml.safe_dump(wrong))
+    with pytest.raises(ScenarioError) as error:
+        load_plan(folder / "plan.yaml")
+    places = [fault.place.rpartition(": ")[2] for fault in error.value.faults]
+    assert sorted(places) == sorted(
+        ["seed", "years", "budget", "loads.chat.slo", "loads.day.slo.ttft", "loads.day.slo.share"]
+    )
+
+
+def test_what_has_no_price_or_is_too_many_is_not_the_cheapest(folder):
+    machines = {
+        "PRO 6000": {"settings": {"hardware": {"node": "server-rtx-pro-6000"}}},
+        "H100": {"settings": {"hardware": {"node": "hgx-h100-8"}}},
+        "eight": {"settings": {"hardware": {"node": "hgx-h100-8"}, "serving.parallel": {"tp": 8}}},
+    }
+    (folder / "plan.yaml").write_text(yaml.safe_dump(PLAN | {"choices": {"machine": machines}, "most_gpus": 4}))
+    found = Search(load_plan(folder / "plan.yaml"), "chat", folder / "runs", Inline()).run()
+    cut = {row.options["machine"]: row.cut for row in found.rows if row.cut}
+    assert "no rent is known" in cut["PRO 6000"]
+    assert "of 8 GPUs, which is more than can be had" in cut["eight"]
+    assert {row.options["machine"] for row in found.rows if not row.cut} == {"H100"}
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
         ({"loads": {"chat": {"slo": {}}}}, "limits nothing"),
         ({"loads": {}}, "at least 1"),
         ({"scenario": "absent.yaml"}, "no such file"),
+        ({"scenario": "plan.yaml"}, "names this plan itself"),
+        ({"choices": {"a": {"b": {"settings": {"hardware.gpu": "rtx-9090"}}}}}, "did you mean 'rtx-"),
+        ({"choices": {"a": {"b": {"settings": {"model": "qwen4"}}}}}, "choices.a.b.settings: model: unknown name"),
+        (
+            {
+                "choices": {
+                    "a": {"b": {"settings": {"serving.parallel.tp": 2}}},
+                    "c": {"d": {"settings": {"serving": {}}}},
+                }
+            },
+            "is set by 'a' as well",
+        ),
         ({"choices": {"a": {}}}, "at least 1"),
         ({"budget": 3}, "unknown key"),
         ({"choices": {"a": {"b": {"usd": 5}}}}, "a quantity needs a unit"),
