@@ -19,7 +19,7 @@ from moesim.microbench.build import tree_sha256
 from moesim.microbench.decode_loop import LoopPrediction, predict_loop
 from moesim.microbench.fit import constants_by_group, predicted_seconds
 from moesim.microbench.models import group_key
-from moesim.microbench.schema import Row, read_result
+from moesim.microbench.schema import Result, Row, read_result
 
 MIB = 2**20
 #: Median error that the issue asks for on held-out rows, in percent, by class of rows.
@@ -88,13 +88,20 @@ class LoopErrors(_Part):
 
 
 class Validation(_Part):
-    """The outcome. ``unsound``: rows that were flagged (noisy, contended, wrong); ``unpredicted``: no constants."""
+    """The outcome.
+
+    Attributes:
+        conditions: who else was at work while it was measured.
+        unsound: rows that were flagged (noisy, contended, wrong).
+        unpredicted: rows for which the card has no constants.
+    """
 
     card: str
     title: str
     result_sha256: str
     fitted_from_it: bool
     older_suite: bool
+    conditions: str
     date: str
     rows: int
     unsound: int
@@ -130,6 +137,7 @@ def validate_card(card: MachineSpec, path: Path) -> Validation:
         result_sha256=sha256,
         fitted_from_it=sha256 == card.origin.result_sha256,
         older_suite=any(old != tree_sha256(program) for program, old in result.source.tree_sha256.items()),
+        conditions=_conditions(result),
         date=result.run.started_utc[:10],
         rows=len(result.rows),
         unsound=sum(not row.sound for row in result.rows),
@@ -141,6 +149,15 @@ def validate_card(card: MachineSpec, path: Path) -> Validation:
         loop_errors=loop_errors(loops),
         skipped=result.skips_told(),
     )
+
+
+def _conditions(result: Result) -> str:
+    others = result.run.others
+    if others is None:
+        return "Who else was at work meanwhile was not recorded."
+    told = f"Meanwhile other programs kept {others.busy_cpus:.2g} of {result.machine.cpu_threads} CPUs busy"
+    held = ", but were kept off them while rows of memory and arithmetic were measured"
+    return told + (held if result.run.realtime else "") + "."
 
 
 def _class_of(row: Row) -> str | None:

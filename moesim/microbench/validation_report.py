@@ -23,6 +23,7 @@ def _lines(found: Validation, held_out_only: bool) -> Iterator[str]:
     yield f"{found.title}. Result `{found.result_sha256[:8]}` of {found.date}, {found.rows} rows."
     yield f"The card was fitted from {'this' if found.fitted_from_it else 'another'} result."
     yield f"{found.unsound} rows were noisy, contended or wrong and don't count; {found.unpredicted} have no constants."
+    yield found.conditions
     if found.older_suite:
         yield "**Measured with an older suite**: the programs' sources have changed since."
     yield ""

@@ -107,6 +107,7 @@ def test_held_out_rows_stand_first_and_may_stand_alone(saved):
     assert text.index("## Held out") < text.index("## Fitted")
     assert "## Fitted" not in markdown(found, held_out_only=True)
     assert "Measured with an older suite" in text  # the builders' result has a suite of its own
+    assert "was not recorded" in text
     assert validation_json(found) == validation_json(validate_card(fitted(path), path))
 
 
