@@ -105,6 +105,7 @@ def _print_limits(result: ParallelResult) -> None:
     for bound in result.bounds:
         value = f"{bound.value:,.3g} {bound.unit}, and this run {bound.ours:,.3g}"
         console.print(f"  bound: {bound.name}: {value} ({bound.status})", markup=False)
+    console.print("  the best placements of these experts: `moesim optimum SCENARIO`", markup=False)
     if (study := result.replication) is not None:
         console.print(f"\n{study.answer}", style="bold", markup=False)
         for row in study.rows:

@@ -202,3 +202,6 @@ def _print_bottleneck(result: Result) -> None:
     for bound in result.bounds:
         value = f"{_amount(bound.value)} {bound.unit}, and this run {_amount(bound.ours)}"
         console.print(f"  bound: {bound.name}: {value} ({bound.status})", markup=False)
+    if not result.bounds:
+        told = "not all misses are computed on the GPU in full; `moesim optimum SCENARIO` says what it can prove"
+        console.print(f"  bound: none in passing, since {told}", markup=False)

@@ -57,6 +57,13 @@ def test_other_rules(moesim, settings):
     assert findings["caching"]["bound"] <= findings["caching"]["ours"]
 
 
+def test_a_run_without_a_bound_says_who_has_one(moesim):
+    code, out, _ = moesim("run", "scenario.yaml", *BRIEF[:2], "--set", "policies.on_miss=cpu-compute")
+    assert code == 0
+    assert "bound: none in passing" in out
+    assert "moesim optimum" in out
+
+
 def test_misses_on_the_cpu(moesim):
     findings = found(moesim, "--problem", "caching", "--set", "policies.on_miss=cpu-compute")
     assert "CPU" in findings["caching"]["question"]
@@ -137,6 +144,10 @@ def test_placements_are_written_and_replayed(moesim):
         code, _, err = moesim("run", "scenario.yaml", "--no-report", "--no-study", *replay)
         assert code == 0, err
     assert "does not apply" in moesim.refused("optimum", "scenario.yaml", "--problem", "caching")
+    drawn = ("trace.file=none", "trace.stand_in=false", "trace.synthetic={requests: 40, prompt: 0, output: 8}")
+    overrides = [part for setting in drawn for part in ("--set", setting)]
+    code, out, err = moesim("optimum", "scenario.yaml", "--json", "--out", "best", "--time-limit", "1 s", *overrides)
+    assert code == 0, err
     copies = ("--set", "parallel.redundant_experts=4")
     code, out, err = moesim("optimum", "scenario.yaml", "--json", "--out", "best", *copies)
     assert code == 0, err

@@ -20,7 +20,7 @@ from moesim.studies.optimum.found import Found, Solution, Subject, finding
 
 Ints = NDArray[np.int64]
 SETTINGS = "policies: {placement: {name: fixed, file: FILE}}"
-RULE = "loads of the tokens that the scenario runs, known beforehand; equally many experts on each rank"
+RULE = "the tokens that the scenario runs, all steps together, known beforehand; equally many experts on each rank"
 
 
 def solve(subject: Subject) -> Iterator[Found]:
