@@ -14,7 +14,7 @@ grows with experts x sets, so it is for small workloads only.
 
 from __future__ import annotations
 
-from moesim.optimal.answer import Answer, answer
+from moesim.optimal.answer import Answer, Stopwatch, answer
 from moesim.optimal.prefetch.problem import TimedRequests
 from moesim.optimal.program import Program
 
@@ -30,6 +30,7 @@ def fits(problem: TimedRequests) -> bool:
 
 def fluid_bound(problem: TimedRequests, *, time_limit_s: float | None = None) -> Answer:
     """A bound on the time from start to end; None where the solver did not finish."""
+    clock = Stopwatch(time_limit_s)
     program, sets, keys = Program("time", "s"), problem.requests.sets, range(problem.requests.num_keys)
     program.add_constant(problem.busy_s)
     stalls = program.variables([1.0] * len(sets))
@@ -52,5 +53,5 @@ def fluid_bound(problem: TimedRequests, *, time_limit_s: float | None = None) ->
         program.sum_row(ready, "<=", problem.slots)
         program.sum_row(done, "<=", problem.slots)
         before = done
-    solved = program.solve(time_limit_s=time_limit_s).answer
+    solved = program.solve(time_limit_s=clock.left_s).answer
     return answer("time", "s", value=None, bound=solved.value, solver="HiGHS, fluid", seconds=solved.seconds)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from moesim.optimal.answer import Answer, answer
+from moesim.optimal.answer import Answer, Stopwatch, answer
 from moesim.optimal.caching.intervals import CBC_FROM, intervals_of
 from moesim.optimal.prefetch.problem import TimedRequests
 from moesim.optimal.program import Program, Solver
@@ -30,6 +30,7 @@ def fits(problem: TimedRequests) -> bool:
 
 def slot_bound(problem: TimedRequests, *, time_limit_s: float | None = None) -> Answer:
     """A bound on the time from start to end; None where the solver did not finish."""
+    clock = Stopwatch(time_limit_s)
     requests, intervals = problem.requests, intervals_of(problem.requests, "together")
     points, program = intervals.num_points, Program("time", "s")
     first_s, last_s = problem.link_from_s, problem.arrival_s + float(problem.compute_s[-1])
@@ -51,5 +52,5 @@ def slot_bound(problem: TimedRequests, *, time_limit_s: float | None = None) -> 
             row += [(slack[point - 1], -1.0), (idle[point - 1], 1.0)]
         program.row(row, "==", change)
     solver: Solver = "CBC" if len(intervals.first) >= CBC_FROM else "HiGHS"
-    solved = program.solve(time_limit_s=time_limit_s, solver=solver).answer
+    solved = program.solve(time_limit_s=clock.left_s, solver=solver).answer
     return answer("time", "s", value=None, bound=solved.value, solver=f"{solver}, slots", seconds=solved.seconds)
