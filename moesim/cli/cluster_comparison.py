@@ -43,7 +43,7 @@ def print_systems(result: ClusterComparisonResult) -> None:
 def _cells(row: SystemRow) -> list[str]:
     memory = format_bytes(row.needed_bytes_per_gpu) + ("" if row.fits else ": no room")
     return [
-        row.system,
+        row.system + (f" ({row.chunks} chunks)" if row.chunks > 1 else ""),
         format_seconds(row.step_s),
         f"{row.speedup:.2f}x",
         f"{row.imbalance:.2f}",

@@ -18,6 +18,7 @@ class SystemRow(Part):
     machine: str
     seed: int
     placement: str
+    chunks: int = Field(description="the pipelining degree, where the best one was asked for the one found")
     gpus: int
     step_s: float = Field(description="a forward pass, mean over steps")
     step_p99_s: float

@@ -36,6 +36,7 @@ from moesim.replay.stream import decode_parts, stream_counts
 from moesim.replay.tape import record_tape, retimed
 from moesim.replay.timed import replay_timed
 from moesim.setup import Setup, TierSetup
+from moesim.studies.bench_clusters import clusters
 from moesim.studies.bench_optima import optima
 from moesim.studies.bench_rivals import Timing, c_lru_run, libcachesim_run, write_oracle_trace
 from moesim.studies.bench_rows import BenchRow
@@ -345,4 +346,5 @@ PARTS: dict[str, Callable[[int], Iterator[BenchRow]]] = {
     "curve": _curve,
     "startup": _startup,
     "optima": optima,
+    "clusters": clusters,
 }

@@ -30,8 +30,23 @@ def rank_clusters(
         base_scenario=base.model_dump(mode="json"),
         rows=rows,
         answer=[_answer(place, found) for place, found in places(rows).items()],
-        warnings=list(dict.fromkeys(warning for run in runs for warning in run.result.warnings)),
+        warnings=_warnings(runs),
     )
+
+
+def _warnings(runs: Sequence[ComparedRun[ParallelResult]]) -> list[str]:
+    """Each subject once: how many runs it concerns, and its longest text. Rows tell pipelining degrees themselves."""
+    by_subject: dict[str, list[str]] = {}
+    for run in runs:
+        for warning in run.result.warnings:
+            by_subject.setdefault(warning.partition(":")[0], []).append(warning)
+    told = []
+    for subject, texts in by_subject.items():
+        if subject == "best pipelining degree":
+            continue
+        more = len(set(texts)) > 1 or len(texts) < len(runs)
+        told.append(max(texts, key=len) + (f" ({len(texts)} of {len(runs)} runs)" if more else ""))
+    return told
 
 
 def places(rows: Sequence[SystemRow]) -> dict[tuple[str, str, int], list[SystemRow]]:
@@ -72,6 +87,7 @@ def _row(run: ComparedRun[ParallelResult], speedup: float) -> SystemRow:
         machine=point.machine,
         seed=point.seed,
         placement=str(result.policies["placement"]["name"]),
+        chunks=int(result.scenario["parallel"]["overlap"]["pipeline"]),
         gpus=result.degrees["gpus"],
         step_s=head.step_s.mean,
         step_p99_s=head.step_s.p99,

@@ -31,6 +31,8 @@ Floats = NDArray[np.float64]
 Progress = Callable[[str], None]
 #: Flow by flow, the busiest exchange of more GPUs than these would take too long.
 MAX_FLOW_GPUS = 64
+#: The compute capability from which on DeepEP's kernels run.
+HOPPER = 9.0
 #: Below this, replicas bring no more than a placement without them.
 WORTH_IT = 1.02
 
@@ -62,6 +64,10 @@ def _changes(run: ParallelRun) -> Iterator[tuple[str, str, Callable[[], Parallel
 
     yield "an exchange that costs nothing", "no dispatch and combine; a bound", lambda: again(_free)
     yield "every rank equally loaded", "pairs and distinct experts at the mean; a bound", lambda: _balanced(run)
+    if setups[0].fetch_s is not None:
+        told = "nothing is brought from host memory; needs room for all of a rank's experts"
+        yield "every expert on its GPU", told, lambda: again(lambda setup: replace(setup, fetch_s=None, last_s=None))
+        yield "twice the host link's speed", "fetches take half as long", lambda: again(_twice_the_link)
     if setups[0].sync == "barrier":
         told = "receivers go on when their own data is there"
         yield "one-sided in place of a barrier", told, lambda: again(lambda setup: replace(setup, sync="one-sided"))
@@ -75,7 +81,7 @@ def _changes(run: ParallelRun) -> Iterator[tuple[str, str, Callable[[], Parallel
             lambda: _again(run, {"overlap": {"two_batches": True}}),
         )
     kind = "deepep-low-latency" if parallel.batch.phase == "decode" else "deepep-normal"
-    if parallel.exchange.kind != kind:
+    if parallel.exchange.kind != kind and float(run.built.parts.gpu.compute_capability or 0) >= HOPPER:
         yield (
             f"{kind} kernels",
             "dispatch and combine as DeepEP does them",
@@ -94,6 +100,10 @@ def _changes(run: ParallelRun) -> Iterator[tuple[str, str, Callable[[], Parallel
 def _free(setup: ParallelSetup) -> ParallelSetup:
     none = tuple(Moved(np.zeros_like(m.sent_s), np.zeros_like(m.received_s)) for m in setup.dispatch)
     return replace(setup, dispatch=none, combine=none)
+
+
+def _twice_the_link(setup: ParallelSetup) -> ParallelSetup:
+    return setup if setup.fetch_s is None else replace(setup, fetch_s=setup.fetch_s / 2)
 
 
 def _balanced(run: ParallelRun) -> ParallelRun:

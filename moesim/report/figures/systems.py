@@ -59,5 +59,5 @@ def steps(figure: Figure, rows: Sequence[SystemRow]) -> None:
     figure.subplots_adjust(left=0.36, right=0.98, bottom=0.42 / figure.get_figheight(), top=0.97)
 
 
-def _short(name: str, most: int = 30) -> str:
+def _short(name: str, most: int = 26) -> str:
     return name if len(name) <= most else name[: most - 1] + "…"

@@ -11,6 +11,7 @@ from moesim.scenario.parallel.build import build_parallel
 from moesim.scenario.parallel.run import run_parallel
 from moesim.scenario.parallel.summary import summarise_parallel
 from moesim.setup.parallel import Moved, Overlap, ParallelSetup
+from moesim.studies.replication import with_studies
 
 
 def adds_up(run):
@@ -172,6 +173,14 @@ def test_expert_caches_fetch_what_they_do_not_hold():
         assert told.fetched_bytes == told.fetches * run.built.cached.expert_bytes
         assert run.busy_s == pytest.approx(everything.busy_s)
         assert (run.built.memory.needed < plain.built.memory.needed).all()
+
+
+def test_what_would_help_a_run_that_fetches():
+    run = offloaded("1 GiB")
+    found = {change.change: change for change in with_studies(run).bottleneck.what_if}
+    everything = run_of(skew=1.2, batch={"steps": 4})
+    assert found["every expert on its GPU"].step_s == pytest.approx(everything.step_s.mean())
+    assert 1 < found["twice the host link's speed"].speedup <= 2
 
 
 def test_a_static_cache_keeps_what_was_most_used():
