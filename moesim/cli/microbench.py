@@ -146,10 +146,15 @@ def fit(
 ) -> None:
     """Fit a machine's card from a result: the same bytes every time."""
     from moesim.microbench.card import card_text
+    from moesim.microbench.schema import read_result
     from moesim.results.result import write_text
 
     with output_file(output):
         write_text(output, card_text(result, output.stem))
+    fitted = [row for row in read_result(result).rows if row.split == "fit"]
+    flagged = sum(not row.fits for row in fitted)
+    again = "; `run --wait 30m` waits for a quiet machine" if flagged > len(fitted) / 10 else ""
+    err().print(f"fitted {len(fitted) - flagged} rows, {flagged} more were flagged{again}", markup=False)
     out().print(f"wrote {output}", markup=False)
 
 

@@ -32,6 +32,7 @@ def test_list_names_every_benchmark(moesim):
 def test_fit_then_validate(moesim, result):
     code, out, err = moesim("microbench", "fit", result, "-o", "mine.yaml")
     assert (code, out) == (0, "wrote mine.yaml\n"), err
+    assert err.startswith("fitted 22 rows, 0 more were flagged\n")
     code, out, err = moesim("validate", "card", "mine.yaml", result)
     assert code == 0
     assert "## Held out: never seen by the fit" in out
