@@ -73,6 +73,10 @@ def show_model(name: NameArgument, as_json: JsonOption = False) -> None:
     print_table(["field", "value"], list(_fields(spec)))
     out().print("\ncomputed from them", style="bold", markup=False)
     print_table(["quantity", "value"], [[key, f"{value:,}"] for key, value in counts.items()])
+    if spec.total_published is not None:
+        published = spec.total_published.billions
+        off = counts["total_params"] / (published * 1e9) - 1
+        out().print(f"published: {published:g} billion in all, from which the computed total is {off:+.1%} off")
 
 
 @models.command("import")
@@ -97,13 +101,20 @@ def import_model(
 @hardware.command("list")
 def list_hardware(as_json: JsonOption = False) -> None:
     """Every hardware card, by family."""
-    from moesim.hardware import available
+    from moesim.hardware import available, read_card
+    from moesim.hardware.catalog import CARDS, FAMILIES
+    from moesim.registry import card_path
 
     found = available()
     if as_json:
         print_json(found)
-    else:
-        print_table(["family", "name"], [[family, name] for family, names in found.items() for name in names])
+        return
+    rows = [
+        [family, name, read_card(card_path(CARDS / family, name), FAMILIES[family]).title]
+        for family, names in found.items()
+        for name in names
+    ]
+    print_table(["family", "name", "what it is"], rows)
 
 
 @hardware.command("show")

@@ -171,8 +171,24 @@ class Exchange:
         assert found is not None  # the class has constants for every form
         return found
 
-    def basis(self, operation: str) -> Basis:
-        """What the times rest on: the form's constants, the network's cards, and what is assumed here."""
+    def outside(self, operation: str, sizes: Mapping[str, float]) -> list[str]:
+        """In words, which of some sizes lie outside of what the form's constants were fitted to."""
+        if self.kind == "fused":
+            return []
+        span = self._fit(operation)[0].fitted_range
+        asked = {**sizes, "gpus": float(self.per_node)}
+        return [
+            f"{name} {asked[name]:g} outside of {low:g} to {high:g}"
+            for name, (low, high) in span.items()
+            if name in asked and not low <= asked[name] <= high
+        ]
+
+    def basis(self, operation: str, sizes: Mapping[str, float] | None = None) -> Basis:
+        """What the times rest on: the form's constants, the network's cards, and what is assumed here.
+
+        Args:
+            sizes: ``tokens`` of a GPU, ``hidden``, ``topk``, ``experts``: those outside of the fitted range are told.
+        """
         fit, how = self._fit(operation)
         form, _ = _form_of(self.kind, operation)
         units = {constant.name: "s" if constant.unit == "us" else "1" for constant in form.constants}
@@ -188,6 +204,8 @@ class Exchange:
             card = load_network(name)
             number = card.alltoall_bandwidth or card.bandwidth
             constants.append(card_constant(f"network.{name}", number, "B/s"))
+        for told in self.outside(operation, sizes or {}):
+            constants.append(Constant(f"{form.operation}, extrapolated", 1.0, "1", told, "assumed"))
         if self.gpus > 8 and self.per_node > 8:
             told = "as among eight GPUs, that the constants were fitted to"
             constants.append(Constant("GPUs of an NVLink domain", float(self.per_node), "1", told, "assumed"))

@@ -150,3 +150,13 @@ def test_a_gpu_that_gets_more_is_done_later():
     done = priced("hgx-h100-x1", "nccl", items, 14336.0)
     assert np.argmax(done.received_s) == 3
     assert done.received_s[3] > 1.5 * done.received_s[0]
+
+
+def test_sizes_beyond_the_fitted_ones_are_told_and_make_the_time_assumed():
+    exchange = Exchange("deepep-normal", build_topology("hgx-h100-x1"), 8)
+    inside = {"tokens": 64.0, "hidden": 6144.0, "topk": 8.0, "experts": 256.0}
+    assert exchange.outside("dispatch", inside) == []
+    assert exchange.basis("dispatch", inside).kind == "measured"
+    assert exchange.outside("dispatch", inside | {"hidden": 1e6})[0].startswith("hidden 1e+06 outside of ")
+    assert exchange.basis("dispatch", inside | {"hidden": 1e6}).kind == "assumed"
+    assert Exchange("fused", build_topology("hgx-h100-x1"), 8).outside("dispatch", {"hidden": 1e6}) == []

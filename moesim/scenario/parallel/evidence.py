@@ -13,6 +13,7 @@ from moesim.engine.expert_parallel import FETCHED, SLOWER
 from moesim.hardware import Kind
 from moesim.hardware.topology import sourced_numbers
 from moesim.results.result import ConstantRow, EvidenceRow
+from moesim.scenario.parallel.build import BuiltParallel
 from moesim.scenario.parallel.run import BUBBLE, MOVES, ParallelRun
 
 
@@ -69,7 +70,7 @@ def shares_of(run: ParallelRun) -> list[Share]:
     experts = built.stages[0].experts.basis
     for cause, seconds in run.waits_s.items():
         if cause in ("dispatch", "combine"):
-            basis = exchange.basis(cause)
+            basis = exchange.basis(cause, exchanged_sizes(built))
         elif cause in (SLOWER, BUBBLE):
             basis = experts
         elif cause == MOVES:
@@ -77,9 +78,29 @@ def shares_of(run: ParallelRun) -> list[Share]:
         elif cause == FETCHED and (found_first := built.stages[0].fetched) is not None:
             basis = found_first.basis
         else:
-            basis = exchange.basis("dispatch")
+            basis = exchange.basis("dispatch", exchanged_sizes(built))
         found.append(Share(f"waiting: {cause}", {basis.kind: seconds}, basis))
     return found
+
+
+def exchanged_sizes(built: BuiltParallel) -> dict[str, float]:
+    """What dispatch and combine are asked for, as their forms call it."""
+    model, parallel = built.parts.model, built.parallel
+    return {
+        "tokens": parallel.batch.tokens_per_gpu // (parallel.batch.microbatches * parallel.overlap.parts),
+        "hidden": float(model.hidden_size),
+        "topk": float(model.top_k),
+        "experts": float(model.num_experts + parallel.redundant_experts),
+    }
+
+
+def extrapolated_exchange(built: BuiltParallel) -> list[str]:
+    """In words, which sizes of dispatch and combine lie outside of what their constants were fitted to."""
+    parts = built.parts
+    exchange = Exchange(built.parallel.exchange.kind, parts.topology, parts.degrees.stage, parts.fits)
+    if parts.degrees.ep == 1:
+        return []
+    return list(dict.fromkeys(exchange.outside("dispatch", exchanged_sizes(built))))
 
 
 def evidence_rows(run: ParallelRun) -> list[EvidenceRow]:

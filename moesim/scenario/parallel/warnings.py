@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from moesim.scenario.parallel.evidence import extrapolated_exchange
 from moesim.scenario.parallel.memory import verdict_of
 from moesim.scenario.parallel.run import ParallelRun
 from moesim.units import format_seconds
@@ -59,6 +60,8 @@ def _extrapolated(run: ParallelRun) -> Iterator[str]:
     for stage in run.built.stages:
         for part in (*stage.priced.parts, stage.experts):
             reasons.setdefault(part.name, {}).update(dict.fromkeys(part.reasons))
+    if beyond := extrapolated_exchange(run.built):
+        reasons["dispatch and combine"] = dict.fromkeys(beyond)
     outside = [f"{name} ({', '.join(found)})" for name, found in reasons.items() if found]
     if outside:
         yield f"extrapolated: {'; '.join(outside)}."
