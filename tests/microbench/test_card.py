@@ -80,6 +80,17 @@ def test_parts_of_a_gpu_keep_the_kind_of_what_was_not_measured(carded):
         assert getattr(card.gpu, name) == getattr(shipped, name)
 
 
+def test_what_transfers_take_beside_their_bytes(carded):
+    kinds = {"copy pageable": {"latency": 9e-6, "bandwidth": 11e9}, "pin register": {"latency": 1e-5, "bandwidth": 4e9}}
+    rows = [*host_rows(), *rows_of("copy", COPY), *rows_of("copy_host_kind", kinds), *rows_of("stage", STREAM)]
+    card = carded(rows, [H100])
+    assert card.link.gap.value == pytest.approx(3e-6, rel=0.02)
+    assert card.link.pageable_bandwidth.value == pytest.approx(11e9, rel=0.02)
+    assert card.link.register_bandwidth.value == pytest.approx(4e9, rel=0.02)
+    assert card.cpu.thread_copy.value == pytest.approx(12e9, rel=0.05)
+    assert card.link.gap.kind == card.cpu.thread_copy.kind == "measured"
+
+
 def test_without_rows_for_it_a_part_is_left_out(carded):
     card = carded(rows_of("file", REQUESTS), [H100])
     assert (card.cpu, card.link) == (None, None)
