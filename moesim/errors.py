@@ -60,6 +60,10 @@ class PolicyError(MoesimError):
     """A policy that is unknown, wrongly parametrised, or that breaks the contract of ``policies.api``."""
 
 
+class CompileError(PolicyError):
+    """A policy that can't be compiled, or that does what compiled code can't; the SimPy engine may still run it."""
+
+
 class ResultError(MoesimError):
     """A saved result that can't be read by this version."""
 

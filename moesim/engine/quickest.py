@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from moesim.engine.offload import simulate
 from moesim.engine.outcome import Outcome
+from moesim.errors import CompileError
 from moesim.replay.timed import Timed, is_timed_replay_at_hand, not_covered, replay_timed
 from moesim.setup import Setup
 
@@ -17,7 +20,10 @@ LOAD_FROM, COMPILE_FROM = 50_000, 400_000
 
 def figures_of(setup: Setup) -> Figures:
     """Run a setup until its last step has ended, on the compiled replay where that covers it and is worth loading."""
-    return replay_timed(setup, record_transfers=True) if _is_worth_it(setup) else simulate(setup)
+    if _is_worth_it(setup):
+        with suppress(CompileError):  # a policy from outside, that only the interpreter can run
+            return replay_timed(setup, record_transfers=True)
+    return simulate(setup)
 
 
 def recorded(setup: Setup, figures: Figures, steps: int) -> Outcome:
@@ -32,4 +38,6 @@ def _is_worth_it(setup: Setup) -> bool:
     lookups = len(setup.visits.lookup_key)
     if lookups < LOAD_FROM or not_covered(setup):
         return False
-    return lookups >= COMPILE_FROM or is_timed_replay_at_hand(setup)
+    with suppress(CompileError):
+        return lookups >= COMPILE_FROM or is_timed_replay_at_hand(setup)
+    return False

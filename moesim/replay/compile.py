@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
-from moesim.errors import PolicyError
+from moesim.errors import CompileError
 from moesim.policies.api import Policy
 from moesim.replay.kernels import policy as stand_ins
 from moesim.replay.kernels.blocks import distinct, tally, unpack
@@ -78,7 +78,7 @@ def run(policy: Policy | None, kernel: str, *arguments: Any) -> Any:
     """Call a kernel, compiled; ``policy`` is None for the kernels that need none.
 
     Raises:
-        PolicyError: the policy uses what numba can't compile.
+        CompileError: the policy uses what numba can't compile, or indexes outside of its state.
     """
     module = _alone(kernel) if kernel in _ALONE else _kernels(None if policy is None else policy.module)
     return _call(module, kernel, "moesim" if policy is None else f"policy {policy.name!r}", arguments)
@@ -92,7 +92,7 @@ def run_timeline(gpu: Policy, host: Policy | None, on_miss: Policy | None, *argu
         on_miss: with a ``decide`` that may choose the CPU; None where everything is fetched.
 
     Raises:
-        PolicyError: one of the policies uses what numba can't compile.
+        CompileError: as for :func:`run`.
     """
     policies = [policy for policy in (gpu, host, on_miss) if policy is not None]
     chosen = gpu.module, host.module if host else None, on_miss.module if on_miss else None
@@ -109,7 +109,10 @@ def _call(module: ModuleType, kernel: str, blamed: str, arguments: Iterable[Any]
         return getattr(module, kernel)(*_flat(arguments))
     except NumbaError as error:
         told = f"numba can't compile it: {error}"
-        raise PolicyError.of(blamed, told, "the subset is described in policies.api") from None
+        raise CompileError.of(blamed, told, "the subset is described in policies.api") from None
+    except IndexError:  # checked in policies from outside
+        told = "its compiled functions index outside of its state"
+        raise CompileError.of(blamed, told, "no variable may count from the end: state[n - 1] for state[i]") from None
 
 
 def _flat(arguments: Iterable[Any]) -> Iterator[Any]:
@@ -173,7 +176,8 @@ def _load(origin: str, entries: Sequence[Callable[..., Any]], own: Mapping[str, 
 def _named(origin: str, entries: Sequence[Callable[..., Any]], own: Mapping[str, Any]) -> tuple[str, str]:
     """The name of a generated module, and its source."""
     functions = [entry for entry in entries if isinstance(entry, FunctionType)]
-    source = module_source(functions, own, stand_ins.__name__, origin, _CALLED)
+    from_outside = any(not function.__module__.startswith("moesim.") for function in own.values())
+    source = module_source(functions, own, stand_ins.__name__, origin, _CALLED, checked=from_outside)
     return f"moesim_{origin}_{_digest(source)}", source
 
 

@@ -23,13 +23,15 @@ from functools import cache
 from types import FunctionType, ModuleType
 from typing import Any
 
-from moesim.errors import PolicyError
+from moesim.errors import CompileError
 
 _HEAD = '"""Generated from {origin}; safe to delete."""\n\nimport numpy as np\nfrom numba import njit\n'
 # Nobody calls inner functions from Python: no wrappers. Where it is quick, they are inlined: a call passes every array.
-_ENTRY = "@njit(cache=CACHE, nogil=True, _nrt=False)"
-_CALLED = "@njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False)"
-_INLINE = "@njit(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False)"
+_ENTRY = "@njit(cache=CACHE, nogil=True, _nrt=False{more})"
+_CALLED = "@njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False{more})"
+_INLINE = "@njit(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False{more})"
+#: For code that moesim's tests have not run: an index outside of an array raises, instead of writing somewhere.
+_CHECKED = ", boundscheck=True"
 
 
 def module_source(
@@ -38,6 +40,8 @@ def module_source(
     place_of_stand_ins: str,
     origin: str,
     called: Collection[str] = (),
+    *,
+    checked: bool = False,
 ) -> str:
     """A module with ``entries``, compiled and cached, and with all that they call, compiled into them.
 
@@ -46,11 +50,12 @@ def module_source(
         stand_ins: by name, what to call in place of a function of the module ``place_of_stand_ins``.
         origin: for the docstring.
         called: modules whose functions are called; those of others are inlined.
+        checked: whether an index outside of its array raises IndexError.
 
     Raises:
-        PolicyError: a function that can't be compiled from its source, with the reason.
+        CompileError: a function that can't be compiled from its source, with the reason.
     """
-    gatherer = _Gatherer(stand_ins, place_of_stand_ins, called)
+    gatherer = _Gatherer(stand_ins, place_of_stand_ins, called, _CHECKED if checked else "")
     return "\n\n".join([_HEAD.format(origin=origin), *gatherer.sources(entries), ""])
 
 
@@ -165,8 +170,8 @@ def _is(expression: ast.expr, value: bool) -> bool:
 class _Gatherer:
     """Collects functions from the entries on, and gives each a name of its own."""
 
-    def __init__(self, stand_ins: Mapping[str, Any], place_of_stand_ins: str, called: Collection[str]):
-        self._stand_ins, self._place, self._called = stand_ins, place_of_stand_ins, called
+    def __init__(self, stand_ins: Mapping[str, Any], place_of_stand_ins: str, called: Collection[str], more: str):
+        self._stand_ins, self._place, self._called, self._more = stand_ins, place_of_stand_ins, called, more
         self._names: dict[FunctionType, str] = {}
         self._functions: dict[FunctionType, _Function] = {}
         self._needed: dict[FunctionType, dict[str, list[str]]] = {}
@@ -181,6 +186,7 @@ class _Gatherer:
             tree = _Rewriter(self, here, here.arrays if is_entry else self.needs(function)).visit(_copied(here.tree))
             tree.name, tree.decorator_list = name, []
             decorator = _ENTRY if is_entry else _CALLED if function.__module__ in self._called else _INLINE
+            decorator = decorator.format(more=self._more)
             yield f"{decorator}\n{ast.unparse(ast.fix_missing_locations(tree))}"
             done += 1
 
@@ -314,8 +320,8 @@ def _unsigned(index: ast.expr) -> ast.expr:
     return ast.Call(cast, [index], [])
 
 
-def _refusal(function: FunctionType, reason: str) -> PolicyError:
+def _refusal(function: FunctionType, reason: str) -> CompileError:
     place = f"{function.__module__}.{function.__qualname__}"
-    error = PolicyError.of(place, f"can't be compiled: it {reason}", "`moesim run` simulates it uncompiled")
-    assert isinstance(error, PolicyError)
+    error = CompileError.of(place, f"can't be compiled: it {reason}", "`moesim run` simulates it uncompiled")
+    assert isinstance(error, CompileError)
     return error

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from moesim.errors import PolicyError
+from moesim.engine import Outcome, quickest
+from moesim.errors import CompileError, PolicyError
 from moesim.policies import api, plug_ins
 from moesim.replay import count, counts
 
@@ -93,6 +95,38 @@ def test_a_policy_file_compiles_like_any_other(monkeypatch):
     interpreted = count(visits, np.ones(6, np.int64), policy, 3)
     monkeypatch.setattr(counts, "COMPILE_FROM", 0)
     assert (count(visits, np.ones(6, np.int64), policy, 3).hit == interpreted.hit).all()
+
+
+FROM_THE_END = """
+from moesim.policies.caching.fifo import *
+
+
+def on_hit(state_i, state_f, key, now, note):
+    \"\"\"Interpreted, this reads the last place; compiled, an index is unsigned.\"\"\"
+    behind = -1
+    state_i[behind] = state_i[behind]
+"""
+
+
+def test_a_policy_file_that_counts_from_the_end_is_refused_when_compiled_and_simulated_all_the_same(
+    moesim, monkeypatch
+):
+    import numpy as np
+    from builders import setup_of, trace_of, visits_for
+
+    path = moesim.folder / moesim.write("mine.py", '"""FIFO, with a slip."""' + FROM_THE_END)
+    policy, trace = api.load_file("caching", "mine", path), trace_of([[[0]], [[0]], [[1]]], num_experts=2)
+    monkeypatch.setattr(counts, "COMPILE_FROM", 0)
+    with pytest.raises(CompileError, match="outside of its state"):
+        count(visits_for(trace), np.ones(2, np.int64), policy, 1)
+    monkeypatch.setattr(quickest, "_is_worth_it", lambda _: True)
+    monkeypatch.setattr(quickest, "replay_timed", refusing)  # as above; compiling takes its time
+    setup = setup_of(trace, slots=2)
+    assert isinstance(quickest.figures_of(replace(setup, gpu=replace(setup.gpu, policy=policy))), Outcome)
+
+
+def refusing(setup, **_):
+    raise CompileError.of(setup.gpu.policy.name, "can't be compiled")
 
 
 def installed(folder: Path, entry: str, monkeypatch: pytest.MonkeyPatch) -> None:
