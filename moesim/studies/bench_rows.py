@@ -123,6 +123,8 @@ COLUMNS = [
 
 
 def _plain(value: float) -> str:
+    if 0 < value < 0.095:
+        return f"{value:.2g}"
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 

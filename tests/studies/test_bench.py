@@ -73,3 +73,7 @@ def test_optima_are_measured_with_their_gaps(monkeypatch):
     assert len(rows) == 9
     assert all(row.value is not None and row.must is not None for row in rows)
     assert {row.unit for row in rows} == {"CPU s", "%"}
+
+
+def test_small_values_keep_two_digits():
+    assert row([0.00214], unit="CPU s", targets=(0.05, None)).cells()[5] == "0.0021 CPU s"
