@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 def bench(
     parts: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[replay|timeline|stream|curve|startup|optima|clusters]...", help="Default: all."),
+        typer.Argument(
+            metavar="[replay|timeline|stream|curve|startup|optima|clusters|serving|two-nodes]...", help="Default: all."
+        ),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, max=99, help="Turns that each contender has.")] = 3,
     out_dir: Annotated[Path | None, typer.Option("--out", help="A folder for bench.json and bench.md.")] = None,
@@ -28,7 +30,8 @@ def bench(
 
     All times are CPU time; those of the replay are over 20 million activations or more. The whole takes about ten
     minutes. Part "optima": how long they take at the sizes of real models, and their gaps. Part "clusters": how long a
-    pass through DeepSeek-V3 takes to simulate on 8 to 1,024 GPUs, with a plot in DIR.
+    pass through DeepSeek-V3 takes to simulate on 8 to 1,024 GPUs, with a plot in DIR. Part "serving": requests per CPU second, and a day of a million. Part
+    "two-nodes": a sweep on two Ray nodes of which one is killed (extra `ray`).
     """
     from moesim.studies import bench as study
     from moesim.studies import bench_rows

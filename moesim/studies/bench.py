@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -37,9 +36,11 @@ from moesim.replay.tape import record_tape, retimed
 from moesim.replay.timed import replay_timed
 from moesim.setup import Setup, TierSetup
 from moesim.studies.bench_clusters import clusters
+from moesim.studies.bench_memory import peak_bytes
 from moesim.studies.bench_optima import optima
 from moesim.studies.bench_rivals import Timing, c_lru_run, libcachesim_run, write_oracle_trace
 from moesim.studies.bench_rows import BenchRow
+from moesim.studies.bench_serving import serving, two_nodes
 from moesim.studies.bench_streams import DS, MIX, Stream
 from moesim.traces.steps import closed_loop
 from moesim.traces.visits import next_use, visits_of
@@ -198,16 +199,7 @@ def stream_file(path: str, times: int = 8) -> tuple[float, int, int, int]:
     begin = time.process_time()
     counts = stream_counts(decode_parts(blocks()), DS.experts, sizes, api.load("caching", "lru"), DS.slots)
     cpu_s = time.process_time() - begin
-    return cpu_s, _peak_bytes(), int(counts.hits.sum()), int(counts.activations.sum())
-
-
-def _peak_bytes() -> int:
-    """The most memory that this process held. Linux's ru_maxrss would include the parent's at the fork."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        kib = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(kib.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return cpu_s, peak_bytes(), int(counts.hits.sum()), int(counts.activations.sum())
 
 
 def _startup(rounds: int) -> Iterator[BenchRow]:
@@ -347,4 +339,6 @@ PARTS: dict[str, Callable[[int], Iterator[BenchRow]]] = {
     "startup": _startup,
     "optima": optima,
     "clusters": clusters,
+    "serving": serving,
+    "two-nodes": two_nodes,
 }
