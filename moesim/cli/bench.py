@@ -30,8 +30,9 @@ def bench(
 
     All times are CPU time; those of the replay are over 20 million activations or more. The whole takes about ten
     minutes. Part "optima": how long they take at the sizes of real models, and their gaps. Part "clusters": how long a
-    pass through DeepSeek-V3 takes to simulate on 8 to 1,024 GPUs, with a plot in DIR. Part "serving": requests per CPU second, and a day of a million. Part
-    "two-nodes": a sweep on two Ray nodes of which one is killed (extra `ray`).
+    pass through DeepSeek-V3 takes to simulate on 8 to 1,024 GPUs, with a plot in DIR.
+    Part "serving": requests per CPU second, and a day of a million. Part "two-nodes": a sweep on two Ray nodes of
+    which one is killed (extra `ray`).
     """
     from moesim.studies import bench as study
     from moesim.studies import bench_rows
