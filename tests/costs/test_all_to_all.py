@@ -160,3 +160,60 @@ def test_sizes_beyond_the_fitted_ones_are_told_and_make_the_time_assumed():
     assert exchange.outside("dispatch", inside | {"hidden": 1e6})[0].startswith("hidden 1e+06 outside of ")
     assert exchange.basis("dispatch", inside | {"hidden": 1e6}).kind == "assumed"
     assert Exchange("fused", build_topology("hgx-h100-x1"), 8).outside("dispatch", {"hidden": 1e6}) == []
+
+
+#: Measured GPUs, and the cluster of eight of them.
+CLUSTERS = {"a100_sxm": "hgx-a100-x1", "h100_sxm": "hgx-h100-x1", "b200_sxm": "hgx-b200-x1"}
+
+
+def measured(shared_data, table):
+    parquet = pytest.importorskip("pyarrow.parquet", reason="published tables are Parquet files (extra tables)")
+    return parquet.read_table(shared_data / "measured" / table).to_pylist()
+
+
+def mean_error(pairs):
+    """Mean absolute percentage error of (priced, measured), in percent."""
+    return 100 * float(np.mean([abs(ours / theirs - 1) for ours, theirs in pairs]))
+
+
+def test_exchanges_of_eight_gpus_hold_the_published_nccl_tables(shared_data):
+    rows = [row for row in measured(shared_data, "collectives.parquet") if row["op"] == "all_to_all"]
+    for gpu, cluster in CLUSTERS.items():
+        pairs = [
+            (
+                priced(cluster, "nccl", balanced_items(8, row["bytes"] / 2), 2.0).received_s.max() * 1e6,
+                row["latency_us"],
+            )
+            for row in rows
+            if (row["gpu"], row["gpus"]) == (gpu, 8)
+        ]
+        assert len(pairs) == 14
+        assert mean_error(pairs) < 15
+
+
+@pytest.mark.parametrize("mode", ["low_latency", "normal"])
+@pytest.mark.parametrize("operation", ["dispatch", "combine"])
+def test_exchanges_of_eight_gpus_hold_the_published_deepep_tables(shared_data, mode, operation):
+    rows = measured(shared_data, "moe_all_to_all.parquet")
+    low = mode == "low_latency"
+    for gpu in ("h100_sxm", "b200_sxm"):
+        pairs = []
+        for row in rows:
+            if (row["gpu"], row["mode"], row["op"]) == (gpu, mode, operation) and row["sms"] in (None, 20):
+                reached = float(dispatch.gpus_reached(row["experts"], row["topk"], 8))
+                copies = row["tokens"] * (row["topk"] if low else reached)
+                done = priced(
+                    CLUSTERS[gpu],
+                    f"deepep-{mode.replace('_', '-')}",
+                    balanced_items(8, copies),
+                    row["hidden"] * (1.0 if low and operation == "dispatch" else 2.0),
+                    operation,
+                    hidden=row["hidden"],
+                    topk=row["topk"],
+                    experts=row["experts"],
+                    tokens=np.full(8, float(row["tokens"])),
+                    reached=np.full(8, reached),
+                )
+                pairs.append((done.received_s.max() * 1e6, row["latency_us"]))
+        assert len(pairs) >= 55
+        assert mean_error(pairs) < 10

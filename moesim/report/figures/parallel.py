@@ -65,19 +65,23 @@ def breakdown(figure: Figure, result: ParallelResult) -> None:
 
 def ranks(figure: Figure, loads: Sequence[tuple[str, Load]]) -> None:
     """Pairs of each rank over each layer's mean, one map for each placement, on one scale."""
+    from matplotlib.colors import TwoSlopeNorm
+
     maps = [np.array(load.layer_rank_share) for _, load in loads]
     top = max(2.0, float(max(values.max() for values in maps)))
     axes = figure.subplots(len(maps), 1, squeeze=False)[:, 0]
     for axis, values, (name, load) in zip(axes, maps, loads, strict=True):
-        image = axis.imshow(values, aspect="auto", cmap="RdBu_r", vmin=2 - top, vmax=top, interpolation="nearest")
+        around_mean = TwoSlopeNorm(vmin=0.0, vcenter=1.0, vmax=top)
+        image = axis.imshow(values, aspect="auto", cmap="RdBu_r", norm=around_mean, interpolation="nearest")
         mean = float(np.mean(load.layer_imbalance))
         axis.set_title(f"{name}: fullest rank {mean:.2f}× the mean, mean over layers", loc="left", fontsize=7)
         axis.set_ylabel("MoE layer")
         axis.set_xlabel("expert-parallel rank")
-    bar = figure.colorbar(image, ax=list(axes), fraction=0.05, pad=0.02)
+        axis.locator_params(integer=True)
+    figure.subplots_adjust(left=0.11, right=0.84, bottom=0.42 / figure.get_figheight(), top=0.95, hspace=0.5)
+    bar = figure.colorbar(image, cax=figure.add_axes((0.87, 0.25, 0.025, 0.55)))
     bar.set_label("pairs over the layer's mean", fontsize=7)
     bar.outline.set_visible(False)
-    figure.subplots_adjust(left=0.11, right=0.86, bottom=0.42 / figure.get_figheight(), top=0.95, hspace=0.5)
 
 
 def traffic(figure: Figure, loads: Sequence[tuple[str, Load]]) -> None:
@@ -89,11 +93,12 @@ def traffic(figure: Figure, loads: Sequence[tuple[str, Load]]) -> None:
         image = axis.imshow(values / 1e6, cmap="Blues", vmin=0, vmax=top / 1e6, interpolation="nearest")
         axis.set_title(f"{name}\n{format_bytes(float(values.sum()))} in all", loc="left", fontsize=7)
         axis.set_xlabel(f"to {load.unit}")
+        axis.locator_params(integer=True)
     axes[0].set_ylabel(f"from {loads[0][1].unit}")
-    bar = figure.colorbar(image, ax=list(axes), fraction=0.046, pad=0.03)
+    figure.subplots_adjust(left=0.09, right=0.84, bottom=0.1, top=0.9, wspace=0.28)
+    bar = figure.colorbar(image, cax=figure.add_axes((0.87, 0.25, 0.025, 0.5)))
     bar.set_label("MB over all steps and layers", fontsize=7)
     bar.outline.set_visible(False)
-    figure.subplots_adjust(left=0.09, right=0.84, bottom=0.1, top=0.9, wspace=0.28)
 
 
 def placements(figure: Figure, rows: Sequence[PlacementRow]) -> None:
