@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -26,9 +27,12 @@ from moesim.traces.importers import import_trace
 from moesim.traces.steps import closed_loop
 from moesim.traces.trace import DECODE
 from moesim.traces.visits import Visits, visits_of
+from moesim.units import format_bytes
 
 #: A workload of so many activations is counted part after part, so that memory holds it.
 STREAM_FROM = 4_000_000
+#: Of memory for each activation, while visits are made and replayed.
+VISITS_BYTES = 120
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,16 @@ class ReplayStudy:
 
     @cached_property
     def visits(self) -> Visits:
-        """The whole workload."""
+        """The whole workload.
+
+        Raises:
+            PolicyError: memory can't hold it.
+        """
+        need, have = self._activations * VISITS_BYTES, memory_bytes()
+        if need > have:
+            why = f"--batch {self.batch}" if self.batch > 1 else f"--policy {self.policy.name}"
+            told = f"needs the whole workload in memory: about {format_bytes(need)}, and there are {format_bytes(have)}"
+            raise PolicyError.of(why, told, "batch 1 and a policy that needs no future, or a trace of fewer requests")
         return visits_of(self.trace, closed_loop(self.trace, list(self.requests), self.batch))
 
     @property
@@ -74,7 +87,7 @@ class ReplayStudy:
         self, capacity_bytes: int, *, per_layer: bool, rule: Rule, phase: Phase, progress: Callable[[int], None]
     ) -> Counts:
         """Counts at one size; see :func:`moesim.replay.count`. A long workload is streamed, where it can be."""
-        streamed = self._is_long and self.batch == 1 and self.policy.note is None
+        streamed = self._activations >= STREAM_FROM and self.batch == 1 and self.policy.note is None
         parts, experts = parts_of(self.trace, self.requests), self.trace.num_experts
         counted = partial(stream_counts, parts, experts) if streamed else partial(count, self.visits)
         return counted(
@@ -122,9 +135,18 @@ class ReplayStudy:
         }
 
     @property
-    def _is_long(self) -> bool:
+    def _activations(self) -> int:
+        """At most."""
         tokens = sum(rows.stop - rows.start for rows in map(self.trace.rows_of, self.requests))
-        return bool(tokens * self.trace.num_layers * self.trace.top_k >= STREAM_FROM)
+        return int(tokens) * self.trace.num_layers * self.trace.top_k
+
+
+def memory_bytes() -> int:
+    """What this machine has; where the system does not say, more than any."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return 1 << 62
 
 
 def load_any_trace(path: Path) -> RoutingTrace:

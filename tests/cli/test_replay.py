@@ -89,3 +89,12 @@ def test_a_long_trace_is_streamed_and_counts_alike(moesim, monkeypatch):
     monkeypatch.setattr("moesim.studies.replay.STREAM_FROM", 0)
     monkeypatch.setattr("moesim.studies.replay.count", None)
     assert counted(moesim, *options) == whole
+
+
+@pytest.mark.parametrize("arguments", [("--policy", "belady"), ("--batch", "2")])
+def test_what_memory_cannot_hold_is_refused_before_it_is_tried(moesim, monkeypatch, arguments):
+    monkeypatch.setattr("moesim.studies.replay.memory_bytes", lambda: 1000)
+    code, out, err = moesim("replay", "trace.npz", *SIZE, "--capacity", "8MB", *arguments)
+    assert (code, out) == (2, "")
+    assert " ".join(arguments) in err
+    assert "in memory: about 11.5 kB, and there are 1.00 kB" in err
