@@ -9,10 +9,12 @@ from builders import setup_of, trace_of
 
 from moesim.engine import simulate
 from moesim.errors import ScenarioError
+from moesim.optimal.answer import Stopwatch
 from moesim.optimal.caching.fewest import fewest
 from moesim.optimal.caching.intervals import sized
 from moesim.optimal.caching.requests import requests_of, singles
 from moesim.optimal.prefetch.fluid import fits, fluid_bound
+from moesim.optimal.prefetch.phases import phased_bound_s
 from moesim.optimal.prefetch.plan import aggressive
 from moesim.optimal.prefetch.prefix import prefix_bound_s
 from moesim.optimal.prefetch.problem import link_seconds, model_of, planned, relaxed, relaxed_flash
@@ -61,7 +63,10 @@ def test_no_policy_beats_a_bound(seed):
     outcome = simulate(setup)
     end_s = float(outcome.step_end_s[-1])
     problem = relaxed(setup)
+    links = [bounded for bounded in (problem, relaxed_flash(setup)) if bounded is not None]
     assert problem.busy_s <= end_s * TOLERANCE
+    assert max(map(prefix_bound_s, links)) <= phased_bound_s(links, Stopwatch()) * TOLERANCE
+    assert phased_bound_s(links, Stopwatch()) <= end_s * TOLERANCE
     for bounded in (problem, relaxed_flash(setup)):
         if bounded is None:
             continue
@@ -105,7 +110,7 @@ def test_schedules_for_two_links_replay_alike_in_both_engines(seed):
         outcome, timed = (engine(with_schedule(setup, told)) for engine in (simulate, replay_timed))
         assert np.array_equal(outcome.step_end_s, timed.step_end_s)
         assert np.array_equal(outcome.label, timed.label)
-        least_s = max(prefix_bound_s(bounded) for bounded in (relaxed(setup), relaxed_flash(setup)))
+        least_s = phased_bound_s([relaxed(setup), relaxed_flash(setup)], Stopwatch())
         assert least_s <= float(outcome.step_end_s[-1]) * TOLERANCE
 
 

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from optimal.instances import random_requests
 
+from moesim.optimal.answer import Stopwatch
 from moesim.optimal.caching.requests import requests_from
 from moesim.optimal.prefetch.bracket import bracket
 from moesim.optimal.prefetch.fluid import fits, fluid_bound
+from moesim.optimal.prefetch.phases import phased_bound_s
 from moesim.optimal.prefetch.plan import aggressive
 from moesim.optimal.prefetch.prefix import prefix_bound_s
 from moesim.optimal.prefetch.problem import TimedRequests
@@ -85,7 +87,7 @@ def test_the_bracket_holds_the_optimum(seed):
     problem = instance(seed)
     best = least_time_by_search(problem)
     found, plan = bracket(problem)
-    assert prefix_bound_s(problem) <= best + 1e-9
+    assert prefix_bound_s(problem) <= phased_bound_s([problem], Stopwatch()) + 1e-9 <= best + 2e-9
     assert found.bound <= best + 1e-9 <= plan.end_s + 2e-9
     assert plan.end_s <= 1.5 * best
     assert fits(problem)
@@ -136,3 +138,15 @@ def test_a_set_larger_than_the_gpu_is_bounded_only():
     assert found.status == "bound only"
     assert found.bound == pytest.approx(3 * 2.0 + 2)
     assert plan.end_s >= found.bound
+
+
+def test_one_link_may_bound_the_first_sets_and_another_one_the_rest():
+    """Reads of 10 s for two new experts, then copies of 4 s into the one slot of the GPU; each set computes 1 s."""
+    requests = requests_from([[0], [1], [0], [1], [0], [1], [0]], 2)
+    link = TimedRequests(requests, np.ones(7), np.full(2, 4.0), slots=1)
+    drive = replace(link, fetch_s=np.full(2, 10.0), slots=3, arrival_s=4.0)
+    assert prefix_bound_s(link) == 7 * 4 + 1
+    assert prefix_bound_s(drive) == 20 + 4 + 6
+    # the second read is up at 24; the five sets after it need five copies and the last one's compute
+    assert phased_bound_s([link, drive], Stopwatch(), cuts=7) == 24 + 5 * 4 + 1
+    assert phased_bound_s([replace(link, model="overshoot"), drive], Stopwatch()) == 30
