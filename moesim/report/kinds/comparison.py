@@ -39,6 +39,8 @@ class Winner:
     best: RankRow
     tokens_per_s: float | None
     limited_by: str
+    bound_by: str
+    bound_by_share: float
     beside: Sequence[tuple[str, RankRow]]
 
 
@@ -128,7 +130,8 @@ def winners(place: Place) -> Iterator[Winner]:
             beside += [("too few requests to say", row) for row in cell.unproven]
             beside += [("next", row) for row in (cell.beaten,) if row is not None]
             beside += [("bound", row) for row in (cell.oracle,) if row is not None]
-            yield Winner(cell, best, _mean([run.decode_tokens_per_s for run in runs]), runs[0].limited_by, beside)
+            limits = runs[0].limited_by, runs[0].bound_by, runs[0].bound_by_share
+            yield Winner(cell, best, _mean([run.decode_tokens_per_s for run in runs]), *limits, beside)
 
 
 def section(result: ComparisonResult, place: Place, looks: Mapping[str, Style]) -> Section:
