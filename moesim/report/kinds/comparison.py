@@ -65,6 +65,7 @@ class Section:
     limits: Mapping[str, Sequence[Limit | None]]
     wasted: Mapping[str, Sequence[int | None]]
     evidence: Sequence[tuple[str, float]]
+    has_ceiling: bool
 
 
 def page(path: Path) -> str:
@@ -151,6 +152,7 @@ def section(result: ComparisonResult, place: Place, looks: Mapping[str, Style]) 
         limits=dict(zip(looks, limits, strict=True)),
         wasted={policy: row for policy, row in zip(looks, wasted, strict=True) if any(row)},
         evidence=[(kind, share) for kind, share in shares.items() if share],
+        has_ceiling=bool(_ceiling(place)),
     )
 
 
