@@ -57,6 +57,7 @@ class GpuMemory:
         self._uncomputed: set[int] = set()
         self._awaited: dict[int, simpy.Event] = {}
         self._unused: set[int] = set()
+        self._protected: list[int] = []
         self.visit = 0
         held = [is_held for cache in self._parts[FULL].caches for is_held in cache.resident]
         # since which visit; -1: not held
@@ -151,7 +152,12 @@ class GpuMemory:
     def _trim(self, layer: int) -> None:
         for form in self._parts:
             cache, first = self._cache(form, layer)
-            for key in cache.trim([thing - first for thing in self._members.get(form, ())]):
+            members = [thing - first for thing in self._members.get(form, ())]
+            left = cache.trim(members)
+            if cache.used_bytes > cache.capacity_bytes and self._protected:
+                self.unprotect()
+                left += cache.trim(members)
+            for key in left:
                 self._left(key + first)
 
     def admit(self, transfer: Transfer) -> Admission:
@@ -180,6 +186,19 @@ class GpuMemory:
             cache, first = self._cache(transfer.form, transfer.key // self._visits.num_experts)
             cache.locked[self.number(transfer.key, transfer.form) - first] -= 1
 
+    def protect(self, thing: int) -> None:
+        """An object that is here stays until :meth:`unprotect`, unless a demand finds no other room."""
+        cache, first = self._cache(thing // self._keys, thing % self._keys // self._visits.num_experts)
+        cache.locked[thing - first] += 1
+        self._protected.append(thing)
+
+    def unprotect(self) -> None:
+        """What was protected may leave."""
+        for thing in self._protected:
+            cache, first = self._cache(thing // self._keys, thing % self._keys // self._visits.num_experts)
+            cache.locked[thing - first] -= 1
+        self._protected.clear()
+
     def stopped(self, transfer: Transfer) -> None:
         """A prefetch that had begun is given up: its space is free."""
         cache, first = self._cache(transfer.form, transfer.key // self._visits.num_experts)
@@ -204,6 +223,8 @@ class GpuMemory:
     def _room_for_demand(self, cache: ExpertCache, first: int, thing: int, transfer: Transfer) -> Iterator[simpy.Event]:
         cache.expect(thing - first)
         while self._reserve and not cache.fits(thing - first):
+            if self._protected and cache.victim() < 0:
+                self.unprotect()
             key = cache.next_to_leave()
             if key < 0:
                 self._give_way()

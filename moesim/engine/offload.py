@@ -194,6 +194,7 @@ class OffloadNode:
         members = self._lookup_key[start:stop]
         there = [self._where(key) for key in members]
         self._asked_visit = visit
+        self._gpu.unprotect()
         actions, order, instead = self._misses.choose(start, members, there)
         self._action[start:stop] = actions
         ready, demands, awaited = [], [], 0
@@ -267,6 +268,7 @@ class OffloadNode:
     def _prefetch(self, visit: int) -> None:
         """Send for what the policy proposes at this visit."""
         counts = self._gpu.counts
+        protects = self._setup.prefetch is not None and self._setup.prefetch.protects
         for key, target, form in self._proposals.at(visit):
             counts.proposed += 1
             waiting = self._transfers.get(self._gpu.number(key, form))
@@ -274,8 +276,16 @@ class OffloadNode:
                 waiting.visit = max(waiting.visit, target)
             if waiting is not None or self._on_its_way(key, form):
                 counts.redundant += 1
+                if protects:
+                    self._protect(key)
             else:
                 self._send(Transfer(key, target, lookup=-1, form=form))
+
+    def _protect(self, key: int) -> None:
+        """An expert that is there, in full or else in low precision, is not to leave before its visit."""
+        here = {HERE: FULL, LOW_HERE: LOW_FORM}.get(self._where(key))
+        if here is not None:
+            self._gpu.protect(self._gpu.number(key, here))
 
     def _on_its_way(self, key: int, form: int) -> bool:
         """Whether the expert is there or comes already, in this form or a better one."""

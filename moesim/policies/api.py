@@ -38,6 +38,8 @@ interpreted in the SimPy engine and compiled in the replay, from the same source
 
 A *causal annotator*: at each visit it lists keys for later visits, most wanted first, from what is known when that
 visit's router has spoken. The engine drops what is resident or on its way, and issues the rest behind the demands.
+Where ``Params`` has a ``protect`` that is true, what is resident then leaves only for demands that find no other room,
+until the next visit.
 
 **On a miss** (``policies/on_miss/NAME.py``) says what becomes of missing experts, one by one or all of a visit::
 
@@ -299,6 +301,11 @@ class Policy:
     def models_future(self) -> bool:
         """Whether a predictor's quality is modelled from the truth instead of recorded."""
         return getattr(self.params, "models_future", False)
+
+    @property
+    def protects(self) -> bool:
+        """Whether what a prefetch policy proposes, and is there, is kept from leaving until its visit."""
+        return getattr(self.params, "protect", False)
 
     @property
     def actions(self) -> tuple[int, ...]:

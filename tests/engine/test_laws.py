@@ -1,5 +1,6 @@
 """Laws that hold on every run, whatever the policies: nothing is lost, nothing is early, nothing is overfull."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -24,6 +25,7 @@ ROUTING = st.lists(
 ON_MISS = [("fetch", {}), ("stream", {"slots": 1}), ("stream", {}), ("hobbit", {}), ("drop-cold", {"share": 0.4})]
 ON_MISS += [("drop-cold", {"share": 0.4, "resident": True}), ("substitute", {"below": 0.7})]
 WITH_CPU = [("cpu-compute", {"max_tokens": 1}), ("hybrimoe", {})]
+HOBBIT = ("hobbit", {"depth": 1, "low": False})
 SECONDS = st.sampled_from([0.0, 0.25, 1.0, 3.0])
 
 
@@ -46,9 +48,9 @@ def runs(draw):
         weights=weights,
     )
     unified = draw(st.booleans())
-    prefetch = draw(st.sampled_from([("none", {}), ("next-gate", {}), ("oracle", {"horizon": 2})]))
+    prefetch = draw(st.sampled_from([("none", {}), ("next-gate", {}), ("oracle", {"horizon": 2}), HOBBIT]))
     cut = {} if prefetch[0] == "none" else {"pieces": draw(st.integers(1, 3)), "withdraw": draw(st.booleans())}
-    return setup_of(
+    setup = setup_of(
         trace,
         slots=draw(st.integers(1, 12)),
         host_slots=None if unified else draw(st.one_of(st.none(), st.integers(1, 8))),
@@ -67,6 +69,7 @@ def runs(draw):
         workload={"batch": draw(st.integers(1, 3))},
         **cut,
     )
+    return replace(setup, prefetch=api.load("prefetch", *HOBBIT)) if prefetch is HOBBIT else setup
 
 
 @settings(max_examples=300, deadline=None)

@@ -7,6 +7,7 @@ import pytest
 from builders import MIB, setup_of, trace_of, visits_for
 
 from moesim.engine import simulate
+from moesim.engine.outcome import HIT, MISS
 from moesim.policies import api
 from moesim.policies.api import ABSENT, COMING, HERE, Offered
 from moesim.policies.gates import modelled
@@ -30,7 +31,7 @@ def choose(name, given, **params):
 def test_hobbit_looks_beyond_a_layer_only_if_nothing_of_it_is_missing():
     assert choose("hobbit", offered([1, 1, 2], [HERE, ABSENT, ABSENT])) == [0, 1, -1]
     assert choose("hobbit", offered([1, 1, 2, 3], [HERE, COMING, ABSENT, ABSENT])) == [0, 1, 2, -1]
-    assert choose("hobbit", offered([1, 2], [HERE, HERE])) == [-1, -1]
+    assert choose("hobbit", offered([1, 2], [HERE, COMING])) == [0, 1]  # nothing to send for; what is there is kept
     assert choose("hobbit", offered([1, 1, 1], [ABSENT, HERE, ABSENT]), budget=1) == [0, 1, -1]
 
 
@@ -140,3 +141,15 @@ def test_whole_model_lru_evicts_a_model_before_it_touches_another():
     setup = setup_of(trace_of([[[m], [m]] for m in (0, 0, 1, 1, 0)], num_experts=2), slots=2, caching="whole-model")
     assert simulate(setup).label.tolist() == [2, 2, 0, 0, 2, 2, 0, 0, 2, 2]
     assert visits.num_layers == 2
+
+
+@pytest.mark.parametrize(("protect", "label"), [(True, HIT), (False, MISS)])
+def test_what_hobbit_predicts_stays_until_its_turn(protect, label):
+    # the last step misses expert 1 of layer 0; the one unused for longest is expert 0 of layer 1, which is predicted
+    rows = [[[0, 2], [0, -1]], [[0, 2], [-1, -1]], [[2, 1], [0, -1]]]
+    look = np.full((3, 2, 2), -1)
+    look[2, 0, 0] = 0
+    params = {"low": False, "depth": 1, "protect": protect}
+    setup = setup_of(trace_of(rows, num_experts=3, lookahead={1: look}), slots=3, prefetch=("hobbit", params))
+    outcome = simulate(replace(setup, prefetch=api.load("prefetch", "hobbit", params)))
+    assert outcome.label[-1] == label

@@ -6,8 +6,10 @@ on. A predicted expert comes in the precision that its unimportance asks for: th
 it, s > T1 for low. Predicted weights are not recorded, so each rank's mean weight over all earlier steps stands for
 them, layer by layer (with ``low: false`` everything comes in full).
 
-Source: Tang et al., "HOBBIT", arXiv 2411.01433 (p = 1..3). There predicted experts are also kept from leaving; here
-the caching policy does not know of them.
+Predicted experts that are there are kept from leaving until the next layer's turn (``protect``), unless what is asked
+for finds no other room.
+
+Source: Tang et al., "HOBBIT", arXiv 2411.01433 (p = 1..3).
 """
 
 import numpy as np
@@ -22,6 +24,7 @@ class Params(PolicyParams):
     """How far ahead, in which precision, and how good modelled gates are."""
 
     depth: int = Field(3, ge=1, le=8, description="layers ahead that may be looked at")
+    protect: bool = Field(True, description="keep predicted experts that are there from leaving")
     budget: int | None = Field(None, ge=1, description="at most so many absent experts a visit; default: all")
     low: bool = Field(True, description="bring later choices in low precision; needs on_miss: hobbit")
     t1: float = Field(0.6, ge=0, le=1, description="unimportance above which low precision will do")
@@ -57,7 +60,7 @@ def candidates(params, visits, trace, rng):
 def choose(params: Params, offered: Offered):
     """Only the nearest layer that lacks something, and of what it lacks the first few."""
     lacking = [ahead for ahead, there in zip(offered.ahead, offered.there, strict=True) if there == ABSENT]
-    nearest = min(lacking, default=0)
+    nearest = min(lacking, default=max(offered.ahead, default=0))
     sent = 0
     for place, ahead in enumerate(offered.ahead):
         sent += offered.there[place] == ABSENT
