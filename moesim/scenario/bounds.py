@@ -5,12 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from moesim.engine import Figures
+from moesim.optimal.answer import Stopwatch
 from moesim.optimal.caching.fewest import fewest
-from moesim.optimal.prefetch.prefix import prefix_bound_s
+from moesim.optimal.prefetch.phases import phased_bound_s
 from moesim.optimal.prefetch.problem import relaxed, relaxed_flash
 from moesim.policies.api import FETCH, STREAM
 from moesim.results.result import Bound
 from moesim.setup import Setup
+
+#: Phases of the bound on waiting: enough to see where one link takes over from another, and done in a moment.
+CUTS = 8
+MANY_LOOKUPS = 100_000
 
 
 def bounds(setup: Setup, outcome: Figures, gpu_s: float, output_tokens: int, duration_s: float) -> list[Bound]:
@@ -58,7 +63,8 @@ def _fewest_fetches(setup: Setup, outcome: Figures) -> Bound:
 def _least_stall(setup: Setup, outcome: Figures) -> Bound:
     """Fewest fetches is not least time: these are the seconds that links need beyond what the GPU computes."""
     problem, on_flash = relaxed(setup), relaxed_flash(setup)
-    least_s = max(prefix_bound_s(each) for each in (problem, on_flash) if each is not None)
+    cuts = CUTS if len(setup.visits.lookup_key) <= MANY_LOOKUPS else 1
+    least_s = phased_bound_s([problem] if on_flash is None else [problem, on_flash], Stopwatch(), cuts)
     return Bound(
         name="least waiting",
         meaning="with perfect caching and prefetching, warm-up included; `moesim optimum` sharpens it",
