@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from moesim.studies.points import Progress
 
 DEFAULT_OUT = Path("moesim-out")
+COLUMNS = ["output tokens/s", "TTFT p50", "TPOT p50", "bound by"]
+CLUSTER_COLUMNS = ["step", "tokens/s per GPU", "imbalance", "exposed", "fits", "bound by"]
 MAX_SHOWN = 40
 
 
@@ -74,19 +77,13 @@ def print_sweep(result: SweepResult) -> None:
         console.print(result.question, style="bold", markup=False)
     ran = [row for row in result.rows if row.status == "ok"]
     keys = list(dict.fromkeys(key for row in result.rows for key in row.settings))
-    ran.sort(key=lambda row: -_number(row.figures.get("output_tokens_per_s")))
-    rows = [
-        [
-            *(str(row.settings.get(key, "")) for key in keys),
-            f"{_number(row.figures.get('output_tokens_per_s')):.2f}",
-            _seconds(row.figures.get("ttft_s.p50")),
-            _seconds(row.figures.get("tpot_s.p50")),
-            str(row.figures.get("bound_by", "")),
-        ]
-        for row in ran[:MAX_SHOWN]
-    ]
+    on_clusters = bool(ran) and all("step_s.mean" in row.figures for row in ran)
+    rate = "tokens_per_s" if on_clusters else "output_tokens_per_s"
+    ran.sort(key=lambda row: -_number(row.figures.get(rate)))
+    cells = _of_cluster if on_clusters else _of_machine
+    rows = [[*(str(row.settings.get(key, "")) for key in keys), *cells(row.figures)] for row in ran[:MAX_SHOWN]]
     if rows:
-        print_table([*keys, "output tokens/s", "TTFT p50", "TPOT p50", "bound by"], rows)
+        print_table([*keys, *(CLUSTER_COLUMNS if on_clusters else COLUMNS)], rows)
     if len(ran) > MAX_SHOWN:
         console.print(f"… and {len(ran) - MAX_SHOWN} more in sweep.csv", markup=False)
     for row in [row for row in result.rows if row.status == "failed"][:MAX_SHOWN]:
@@ -94,6 +91,28 @@ def print_sweep(result: SweepResult) -> None:
         console.print(f"failed: {settings}: {row.message}", style="red", markup=False)
     for warning in result.warnings:
         console.print(f"! {warning}", style="yellow", markup=False)
+
+
+def _of_machine(figures: Mapping[str, object]) -> list[str]:
+    """A point's cells of ``COLUMNS``."""
+    return [
+        f"{_number(figures.get('output_tokens_per_s')):.2f}",
+        _seconds(figures.get("ttft_s.p50")),
+        _seconds(figures.get("tpot_s.p50")),
+        str(figures.get("bound_by", "")),
+    ]
+
+
+def _of_cluster(figures: Mapping[str, object]) -> list[str]:
+    """A point's cells of ``CLUSTER_COLUMNS``."""
+    return [
+        _seconds(figures.get("step_s.mean")),
+        f"{_number(figures.get('tokens_per_s_per_gpu')):,.0f}",
+        f"{_number(figures.get('imbalance')):.2f}",
+        f"{_number(figures.get('exposed_share')):.1%}",
+        "yes" if figures.get("fits") else "no",
+        str(figures.get("bound_by", "")),
+    ]
 
 
 def _number(value: object) -> float:

@@ -146,3 +146,19 @@ def test_the_schema_accepts_scenarios_and_rejects_slips(moesim):
     assert not admits(schema, {**data, "memory": {"gpu_experts": 3}}, schema)
     assert not admits(schema, {**data, "policies": {"cachin": "lru"}}, schema)
     assert not admits(schema, {key: value for key, value in data.items() if key != "model"}, schema)
+
+
+def test_a_sweep_on_a_cluster_shows_steps(capsys):
+    from moesim.cli.sweep import CLUSTER_COLUMNS, print_sweep
+    from moesim.results.sweep import SweepResult
+
+    figures = {"step_s.mean": 0.098, "tokens_per_s": 83_000.0, "tokens_per_s_per_gpu": 1305.0, "imbalance": 1.27}
+    figures |= {"exposed_share": 0.36, "fits": True, "bound_by": "attention decode"}
+    row = {"settings": {"parallel.redundant_experts": 64}, "status": "ok", "figures": figures}
+    known = {name: field.default for name, field in SweepResult.model_fields.items() if not field.is_required()}
+    rows = [SweepResult.model_fields["rows"].annotation.__args__[0].model_construct(message="", **row)]
+    print_sweep(SweepResult.model_construct(**known, question="", rows=rows, warnings=[]))
+    told = capsys.readouterr().out
+    assert all(name.split()[0] in told for name in CLUSTER_COLUMNS)
+    assert "98.0 ms" in told
+    assert "1,305" in told
