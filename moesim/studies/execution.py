@@ -10,6 +10,7 @@ import importlib
 import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -101,6 +102,8 @@ class Processes:
     def _pool(self) -> ProcessPoolExecutor:
         if self._kept is None:
             self._kept = ProcessPoolExecutor(self._count, initializer=_end_with_parent, initargs=(os.getpid(),))
+            # One that is only forgotten may close its pipe while the interpreter, at its end, still writes to it.
+            weakref.finalize(self, self._kept.shutdown)
         return self._kept
 
     def _drop(self) -> None:

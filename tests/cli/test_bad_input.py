@@ -201,7 +201,7 @@ COMMANDS = {
     ("run", "scenario.yaml", "--nope"): "No such option",
     ("runn", "scenario.yaml"): "Did you mean 'run'?",
     ("replay", "trase.npz", "--capacity", "1GiB"): "did you mean 'trace.npz'?",
-    ("replay", "trace.npz"): "either --capacity or --capacities",
+    ("replay", "trace.npz"): "give one of --capacity, --capacities and --all-sizes",
     ("replay", "trace.npz", "--capacity", "1GiB"): "--expert-bytes",
     ("replay", "trace.npz", "--capacity", "5", "--expert-bytes", "1MB"): "a quantity needs a unit",
     ("replay", "trace.npz", "--capacity", "0B", "--expert-bytes", "1MB"): "must be from 1 byte",
@@ -276,9 +276,9 @@ def test_a_full_disk_is_an_error(moesim):
 def test_an_interrupt_leaves_nothing(moesim):
     moesim.write("scenario.yaml", (moesim.folder / "scenario.yaml").read_text().replace("{requests: 2}", "{}"))
     code = (
-        "import os, signal, sys, moesim.engine as engine, moesim.cli\n"
+        "import os, signal, sys, moesim.scenario.run as engine, moesim.cli\n"
         "def interrupt(setup): os.kill(os.getpid(), signal.SIGINT)\n"
-        "engine.simulate = interrupt\n"
+        "engine.figures_of = interrupt\n"
         "sys.argv = ['moesim', 'run', 'scenario.yaml', '--out', 'a/b']\n"
         "moesim.cli.main()\n"
     )

@@ -1,6 +1,7 @@
 """Serving scenarios: what fits where, what steps cost, faults told together; a published run predicted."""
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -195,3 +196,7 @@ def test_a_measured_vllm_run_is_predicted(shared_data, tmp_path):
     assert head.tpot_s.mean == pytest.approx(tpot, rel=0.10)
     assert head.output_tokens_per_s == pytest.approx(throughput, rel=0.08)
     assert head.ttft_s.mean == pytest.approx(ttft, rel=0.25)
+    readme = " ".join((Path(__file__).parents[3] / "README.md").read_text().split())
+    pairs = (("TPOT", head.tpot_s.mean / tpot), ("throughput", head.output_tokens_per_s / throughput))
+    for name, ratio in (*pairs, ("TTFT", head.ttft_s.mean / ttft)):
+        assert f"{name} {100 * (ratio - 1):+.1f} %" in readme
