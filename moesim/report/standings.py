@@ -195,7 +195,9 @@ def _left(cells: Sequence[Standing]) -> str:
     low, high = (formats.times(speed) for speed in (speeds[0], speeds[-1]))
     who = _listed(dict.fromkeys(row.policy for row in oracles))
     reach = f"{low} the speed" if low == high else f"between {low} and {high} the speed"
-    return f"With knowledge of the future {who}, a bound and no system, reaches {reach} of the fastest real policy."
+    short = "; where that is less, the real policy does something that foresight alone does not make up for"
+    told = f"With knowledge of the future, which no system has, {who} reaches {reach} of the fastest real policy"
+    return f"{told}{short if speeds[0] < 1 else ''}."
 
 
 def row_name(row: RankRow | None) -> str:

@@ -134,8 +134,9 @@ def test_the_answer_says_who_wins_where_by_how_much_and_how_surely():
         "lru is the fastest, or not distinguishable from the fastest, in all 2 cases "
         "(surely ahead of all others in 1). "
         "Where lru is surely ahead, the next one is 20.0 % slower. "
-        "With knowledge of the future belady, a bound and no system, reaches between 0.98× and 1.25× the speed of the "
-        "fastest real policy."
+        "With knowledge of the future, which no system has, belady reaches between 0.98× and 1.25× the speed of the "
+        "fastest real policy; where that is less, the real policy does something that foresight alone does not make "
+        "up for."
     )
 
 
