@@ -24,6 +24,7 @@ def trade_off(figure: Figure, data: tuple[CapacityResult, Recommendation]) -> No
     _panel(panels[0], rows, front, advice.candidate, _latency)
     panels[0].set_ylabel("mean latency of a request")
     panels[0].set_yscale("log")
+    panels[0].yaxis.get_major_locator().set_params(subs=(1, 2, 3, 5, 7))
     panels[0].yaxis.set_major_formatter(lambda value, _: format_seconds(value).replace(".00", ""))
     panels[0].yaxis.set_minor_formatter("")
     panels[0].legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2)
