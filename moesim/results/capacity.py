@@ -203,4 +203,4 @@ def safety(advice: Recommendation, result: CapacityResult) -> str:
     if advice.safe == advice.candidate:
         return f"It still does with steps {error} longer than computed (the error bar)."
     safe = f"{named(advice.safe, result)} for {advice.safe.usd_per_hour:.3g} USD/h"
-    return f"With steps {error} longer than computed (the error bar) it does not; {safe} does, even with its own error bar."
+    return f"With steps {error} longer than computed (the error bar) it does not; {safe} does, by its own error bar."
