@@ -176,19 +176,38 @@ def mean_error(pairs):
     return 100 * float(np.mean([abs(ours / theirs - 1) for ours, theirs in pairs]))
 
 
-def test_exchanges_of_eight_gpus_hold_the_published_nccl_tables(shared_data):
-    rows = [row for row in measured(shared_data, "collectives.parquet") if row["op"] == "all_to_all"]
-    for gpu, cluster in CLUSTERS.items():
-        pairs = [
-            (
-                priced(cluster, "nccl", balanced_items(8, row["bytes"] / 2), 2.0).received_s.max() * 1e6,
-                row["latency_us"],
-            )
-            for row in rows
-            if (row["gpu"], row["gpus"]) == (gpu, 8)
-        ]
-        assert len(pairs) == 14
-        assert mean_error(pairs) < 15
+#: Bytes up to which a band goes -> the error allowed in it, percent.
+BANDS = {64 * 2**10: 10, 4 * 2**20: 15, 2**63: 12}
+
+
+def nccl_error(rows, gpu, band):
+    """Of the all-to-all among eight of these GPUs, in percent."""
+    below = max((edge for edge in BANDS if edge < band), default=0)
+    pairs = [
+        (
+            priced(CLUSTERS[gpu], "nccl", balanced_items(8, row["bytes"] / 2), 2.0).received_s.max() * 1e6,
+            row["latency_us"],
+        )
+        for row in rows
+        if (row["op"], row["gpu"], row["gpus"]) == ("all_to_all", gpu, 8) and below < row["bytes"] <= band
+    ]
+    assert pairs
+    return mean_error(pairs)
+
+
+MISSED = "not reached: all-to-all of 64 KiB and less is 11.9 % off on A100, 18.5 % on H100, 12.4 % on B200"
+
+
+@pytest.mark.parametrize(
+    "band",
+    [
+        pytest.param(band, marks=pytest.mark.xfail(reason=MISSED) if limit == 10 else ())
+        for band, limit in BANDS.items()
+    ],
+)
+@pytest.mark.parametrize("gpu", CLUSTERS)
+def test_exchanges_of_eight_gpus_hold_the_published_nccl_tables(shared_data, gpu, band):
+    assert nccl_error(measured(shared_data, "collectives.parquet"), gpu, band) < BANDS[band]
 
 
 @pytest.mark.parametrize("mode", ["low_latency", "normal"])
